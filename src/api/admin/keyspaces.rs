@@ -1,0 +1,176 @@
+//! Keyspaces: shown, created, altered and dropped.
+//!
+//! What the system group has decided is answered once this node has applied it too, so that whoever
+//! asked can use it here at once.
+
+use std::time::Duration;
+
+use crate::api::convert;
+use crate::node::request::RequestError;
+use crate::node::service::Node;
+use crate::proto::v1;
+use crate::protocol::system::keyspace::{Keyspace, Mode, ReplicationAsked};
+use crate::protocol::system::settings::Replication;
+use crate::protocol::system::{SystemCommand, SystemReply, SystemState};
+
+/// The keyspaces, by name.
+///
+/// # Errors
+/// [`RequestError::NotServing`] while the node has not heard of the system group.
+pub(super) fn list(node: &Node) -> Result<v1::ListKeyspacesResponse, RequestError> {
+    let state = node.system().ok_or_else(|| RequestError::NotServing {
+        reason: "what the system group has decided is not known here yet".to_owned(),
+    })?;
+    let mut keyspaces: Vec<v1::Keyspace> = state.keyspaces().map(Into::into).collect();
+    keyspaces.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(v1::ListKeyspacesResponse { keyspaces })
+}
+
+/// Creates a keyspace.
+///
+/// # Errors
+/// [`RequestError`]; with an unknown outcome when it is not seen here in time.
+pub(super) async fn create(
+    node: &Node,
+    asked: v1::CreateKeyspaceRequest,
+    timeout: Option<Duration>,
+) -> Result<v1::Keyspace, RequestError> {
+    let v1::CreateKeyspaceRequest { replication_factor, read_quorum, write_quorum, .. } = asked;
+    let mode = mode_named(&asked.mode)?;
+    let replication = Some(replication(replication_factor, read_quorum, write_quorum));
+    let command = SystemCommand::CreateKeyspace { name: asked.name, mode, replication };
+    node.decide_here(command, timeout, |reply, state| keyspace(reply, state).map(Into::into)).await
+}
+
+/// Changes N, R or W of a quorum keyspace.
+///
+/// # Errors
+/// [`RequestError`]; with an unknown outcome when it is not seen here in time.
+pub(super) async fn alter(
+    node: &Node,
+    asked: v1::AlterKeyspaceRequest,
+    timeout: Option<Duration>,
+) -> Result<v1::Keyspace, RequestError> {
+    let replication = replication(asked.replication_factor, asked.read_quorum, asked.write_quorum);
+    if replication == ReplicationAsked::default() {
+        let problem = "nothing is to be changed; give n, r or w";
+        return Err(convert::invalid("replication_factor", problem));
+    }
+    let command = SystemCommand::AlterKeyspace { name: asked.name, replication };
+    let altered = |keyspace: &&Keyspace| holds(keyspace.replication, replication);
+    let seen = |reply: &SystemReply, state: &SystemState| {
+        keyspace(reply, state).filter(altered).map(Into::into)
+    };
+    node.decide_here(command, timeout, seen).await
+}
+
+/// Drops a keyspace with all its keys.
+///
+/// # Errors
+/// [`RequestError`]; with an unknown outcome when it is not seen here in time.
+pub(super) async fn drop(
+    node: &Node,
+    name: String,
+    timeout: Option<Duration>,
+) -> Result<(), RequestError> {
+    let gone = |reply: &SystemReply, state: &SystemState| match reply {
+        SystemReply::Dropped { keyspace } => state.is_dropped(*keyspace).then_some(()),
+        _ => None,
+    };
+    node.decide_here(SystemCommand::DropKeyspace { name }, timeout, gone).await
+}
+
+/// The keyspace that a reply is about.
+fn keyspace<'a>(reply: &SystemReply, state: &'a SystemState) -> Option<&'a Keyspace> {
+    match reply {
+        SystemReply::Created { keyspace } | SystemReply::Altered { keyspace } => {
+            state.keyspace(*keyspace)
+        }
+        _ => None,
+    }
+}
+
+fn mode_named(name: &str) -> Result<Mode, RequestError> {
+    match name {
+        "" | "quorum" => Ok(Mode::Quorum),
+        "strong" => Ok(Mode::Strong),
+        other => {
+            let problem = format!("{other:?} is not a mode; use \"quorum\" or \"strong\"");
+            Err(convert::invalid("mode", problem))
+        }
+    }
+}
+
+/// N, R and W as asked for; 0 asks for nothing.
+fn replication(n: u32, r: u32, w: u32) -> ReplicationAsked {
+    let asked = |number: u32| Some(number).filter(|number| *number > 0);
+    ReplicationAsked { factor: asked(n), read_quorum: asked(r), write_quorum: asked(w) }
+}
+
+/// Whether a keyspace has what was asked for.
+fn holds(held: Replication, asked: ReplicationAsked) -> bool {
+    let same = |asked: Option<u32>, held: u32| asked.is_none_or(|asked| asked == held);
+    same(asked.factor, held.factor)
+        && same(asked.read_quorum, held.read_quorum)
+        && same(asked.write_quorum, held.write_quorum)
+}
+
+impl From<&Keyspace> for v1::Keyspace {
+    fn from(keyspace: &Keyspace) -> Self {
+        v1::Keyspace {
+            name: keyspace.name.clone(),
+            id: keyspace.id.0,
+            mode: keyspace.mode.name().to_owned(),
+            replication_factor: keyspace.replication.factor,
+            read_quorum: keyspace.replication.read_quorum,
+            write_quorum: keyspace.replication.write_quorum,
+            weak: keyspace.is_weak(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::system::keyspace::Marker;
+    use crate::types::{KeyspaceId, LogIndex};
+
+    #[test]
+    fn every_field_of_a_keyspace_arrives() {
+        let replication = Replication { factor: 5, read_quorum: 1, write_quorum: 3 };
+        let sent = v1::Keyspace::from(&Keyspace {
+            id: KeyspaceId(7),
+            name: "orders".to_owned(),
+            mode: Mode::Quorum,
+            replication,
+            created: Marker { index: LogIndex(1), request_id: 2 },
+            dropped: None,
+        });
+        let expected = v1::Keyspace {
+            name: "orders".to_owned(),
+            id: 7,
+            mode: "quorum".to_owned(),
+            replication_factor: 5,
+            read_quorum: 1,
+            write_quorum: 3,
+            weak: true,
+        };
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn a_mode_that_does_not_exist_is_named_with_those_that_do() {
+        assert_eq!((mode_named(""), mode_named("strong")), (Ok(Mode::Quorum), Ok(Mode::Strong)));
+        let refused = mode_named("Strong").expect_err("no such mode").to_string();
+        assert_eq!(refused, "mode: \"Strong\" is not a mode; use \"quorum\" or \"strong\"");
+    }
+
+    #[test]
+    fn zero_asks_for_nothing() {
+        let held = Replication { factor: 3, read_quorum: 2, write_quorum: 2 };
+        assert_eq!(replication(0, 0, 0), ReplicationAsked::default());
+        assert!(holds(held, replication(0, 0, 0)) && holds(held, replication(3, 2, 0)));
+        assert!(!holds(held, replication(0, 1, 0)) && !holds(held, replication(5, 2, 2)));
+        assert!(!holds(held, replication(3, 2, 3)));
+    }
+}

@@ -1,0 +1,151 @@
+use std::net::SocketAddr;
+
+use super::*;
+use crate::types::{ClusterId, Epoch, Incarnation, NodeId, PartitionId, Token};
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// Every field differs from every other of its type, so that no two can be swapped unseen.
+fn member() -> status::MemberStatus {
+    status::MemberStatus {
+        node_id: NodeId(0xa),
+        name: "n1".to_owned(),
+        state: "up".to_owned(),
+        is_self: true,
+        connected: false,
+        peer_address: address(1),
+        client_address: address(2),
+        zone: "z".to_owned(),
+        vnodes: 3,
+        partitions: 4,
+        hint_bytes: 5,
+        load_per_second: 6,
+        complete: true,
+        agrees: false,
+    }
+}
+
+fn member_sent() -> v1::Member {
+    v1::Member {
+        node_id: "000000000000000a".to_owned(),
+        name: "n1".to_owned(),
+        state: "up".to_owned(),
+        is_self: true,
+        connected: false,
+        peer_address: "127.0.0.1:1".to_owned(),
+        client_address: "127.0.0.1:2".to_owned(),
+        zone: "z".to_owned(),
+        vnodes: 3,
+        partitions: 4,
+        hint_bytes: 5,
+        load_per_second: 6,
+        complete: true,
+        agrees: false,
+    }
+}
+
+fn summary() -> status::RingSummary {
+    status::RingSummary { epoch: Epoch(7), partitions: 8, vnodes: 9, digest: "d".to_owned() }
+}
+
+fn summary_sent() -> v1::RingSummary {
+    v1::RingSummary { epoch: 7, partitions: 8, vnodes: 9, digest: "d".to_owned() }
+}
+
+fn replication() -> status::ReplicationStatus {
+    status::ReplicationStatus {
+        replication_factor: 1,
+        read_quorum: 2,
+        write_quorum: 3,
+        replicas_in_effect: 4,
+        read_quorum_in_effect: 5,
+        write_quorum_in_effect: 6,
+    }
+}
+
+fn node_status() -> status::NodeStatus {
+    let detail = "9 left".to_owned();
+    status::NodeStatus {
+        program_version: "1.2.3",
+        cluster_id: Some(ClusterId(0xc)),
+        node_id: NodeId(0xa),
+        name: "n1".to_owned(),
+        incarnation: Incarnation(0xb),
+        serving: status::Serving { ready: false, reason: "joining".to_owned() },
+        members: vec![member()],
+        ring: summary(),
+        replication: replication(),
+        activities: vec![status::Activity { name: "hinted handoff", state: "busy", detail }],
+        warnings: vec!["w".to_owned()],
+    }
+}
+
+#[test]
+fn every_field_of_a_status_arrives() {
+    let sent = v1::StatusResponse::from(node_status());
+    assert_eq!((sent.program_version.as_str(), sent.name.as_str()), ("1.2.3", "n1"));
+    assert_eq!(sent.cluster_id, "000000000000000c");
+    assert_eq!(sent.node_id, "000000000000000a");
+    assert_eq!(sent.incarnation, "000000000000000b");
+    assert_eq!(sent.serving, Some(v1::Serving { ready: false, reason: "joining".to_owned() }));
+    assert_eq!(sent.members, [member_sent()]);
+    assert_eq!(sent.ring, Some(summary_sent()));
+    assert_eq!(sent.warnings, ["w"]);
+    let (name, state) = ("hinted handoff".to_owned(), "busy".to_owned());
+    assert_eq!(sent.activities, [v1::Activity { name, state, detail: "9 left".to_owned() }]);
+    let expected = v1::ReplicationStatus {
+        replication_factor: 1,
+        read_quorum: 2,
+        write_quorum: 3,
+        replicas_in_effect: 4,
+        read_quorum_in_effect: 5,
+        write_quorum_in_effect: 6,
+    };
+    assert_eq!(sent.replication, Some(expected));
+}
+
+#[test]
+fn a_node_without_a_cluster_has_an_empty_cluster_id() {
+    let status = status::NodeStatus { cluster_id: None, ..node_status() };
+    assert_eq!(v1::StatusResponse::from(status).cluster_id, "");
+}
+
+#[test]
+fn every_field_of_a_ring_arrives() {
+    let primaries = vec![NodeId(2), NodeId(1)];
+    let partitions = vec![status::PartitionView { partition: PartitionId(255), primaries }];
+    let ring = status::RingView { summary: summary(), members: vec![member()], partitions };
+    let sent = v1::RingResponse::from(ring);
+    assert_eq!(sent.summary, Some(summary_sent()));
+    assert_eq!(sent.members, [member_sent()]);
+    let primaries = vec!["0000000000000002".to_owned(), "0000000000000001".to_owned()];
+    assert_eq!(sent.partitions, [v1::Partition { partition: 255, primaries }]);
+}
+
+#[test]
+fn every_field_of_owners_arrives() {
+    let owner = status::OwnerView {
+        node_id: NodeId(0xa),
+        name: "n1".to_owned(),
+        role: "fallback",
+        state: "down".to_owned(),
+        client_address: address(2),
+    };
+    let sent = v1::OwnersResponse::from(status::KeyOwners {
+        key: "k".to_owned(),
+        token: Token(u64::MAX),
+        partition: PartitionId(7),
+        owners: vec![owner],
+    });
+    let owner = v1::Owner {
+        node_id: "000000000000000a".to_owned(),
+        name: "n1".to_owned(),
+        role: "fallback".to_owned(),
+        state: "down".to_owned(),
+        client_address: "127.0.0.1:2".to_owned(),
+    };
+    assert_eq!((sent.key.as_str(), sent.token, sent.partition), ("k", u64::MAX, 7));
+    assert_eq!(sent.owners, [owner]);
+}

@@ -1,0 +1,217 @@
+//! Protobuf requests to the node's options, and its answers back: pure functions.
+//!
+//! A field that cannot be served is [`RequestError::Invalid`] and names the field, what was sent
+//! and what would be right. Sizes are judged by the node, which knows the limits of its cluster.
+
+pub(crate) mod strong;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::metadata::MetadataMap;
+
+use crate::config::Limits;
+use crate::node::request::{Receipt, RequestError, RequestOptions};
+use crate::proto::v1;
+use crate::protocol::quorum::level::Level;
+use crate::types::{Key, NodeId, Version};
+
+/// The request header in which gRPC clients tell their deadline.
+const TIMEOUT_HEADER: &str = "grpc-timeout";
+/// Digits of a `grpc-timeout` at most (gRPC over HTTP/2, "Timeout").
+const TIMEOUT_DIGITS_MAX: usize = 8;
+
+/// A request's key, without copying it.
+///
+/// # Errors
+/// [`RequestError::Invalid`] when it is empty.
+pub(crate) fn key(text: String) -> Result<Key, RequestError> {
+    if text.is_empty() {
+        return Err(invalid("key", "is empty; a key has at least one byte"));
+    }
+    Ok(Key::from(text))
+}
+
+/// The value of a Put, of an Append or of a batch's item: any `data` that carries text or bytes.
+///
+/// # Errors
+/// [`RequestError::Invalid`] when there is none.
+pub(crate) fn value(data: Option<impl Into<Bytes>>) -> Result<Bytes, RequestError> {
+    let missing = || invalid("data", "is absent; set value (text) or value_bytes (base64 in JSON)");
+    data.map(Into::into).ok_or_else(missing)
+}
+
+impl From<v1::put_request::Data> for Bytes {
+    fn from(data: v1::put_request::Data) -> Self {
+        match data {
+            v1::put_request::Data::Value(text) => Bytes::from(text),
+            v1::put_request::Data::ValueBytes(bytes) => bytes,
+        }
+    }
+}
+
+impl From<v1::append_request::Data> for Bytes {
+    fn from(data: v1::append_request::Data) -> Self {
+        match data {
+            v1::append_request::Data::Value(text) => Bytes::from(text),
+            v1::append_request::Data::ValueBytes(bytes) => bytes,
+        }
+    }
+}
+
+impl From<v1::compare_and_set_request::Data> for Bytes {
+    fn from(data: v1::compare_and_set_request::Data) -> Self {
+        match data {
+            v1::compare_and_set_request::Data::Value(text) => Bytes::from(text),
+            v1::compare_and_set_request::Data::ValueBytes(bytes) => bytes,
+        }
+    }
+}
+
+impl From<v1::batch_put_item::Data> for Bytes {
+    fn from(data: v1::batch_put_item::Data) -> Self {
+        match data {
+            v1::batch_put_item::Data::Value(text) => Bytes::from(text),
+            v1::batch_put_item::Data::ValueBytes(bytes) => bytes,
+        }
+    }
+}
+
+/// Options of a read. An explicit `r` wins over a level.
+///
+/// # Errors
+/// [`RequestError::Invalid`] for a level that does not exist.
+pub(crate) fn read_options(
+    level: i32,
+    r: u32,
+    timeout: Option<Duration>,
+) -> Result<RequestOptions, RequestError> {
+    let (level, quorum) = quorum(level, r)?;
+    Ok(RequestOptions { level, quorum, timeout, ..RequestOptions::default() })
+}
+
+/// Options of a write. An explicit `w` wins over a level; an empty context is none.
+///
+/// # Errors
+/// [`RequestError::Invalid`] for a level that does not exist or a context that is no version.
+pub(crate) fn write_options(
+    level: i32,
+    w: u32,
+    sloppy: Option<bool>,
+    context: &str,
+    timeout: Option<Duration>,
+) -> Result<RequestOptions, RequestError> {
+    let (level, quorum) = quorum(level, w)?;
+    let context = if context.is_empty() { None } else { Some(self::context(context)?) };
+    Ok(RequestOptions { level, quorum, timeout, sloppy, context, ..RequestOptions::default() })
+}
+
+/// A context as clients give it back: the version of an earlier receipt.
+///
+/// # Errors
+/// [`RequestError::Invalid`] when it is no version.
+pub(crate) fn context(text: &str) -> Result<Version, RequestError> {
+    text.parse().map_err(|error| invalid("context", format!("{error}; send a receipt's version")))
+}
+
+fn quorum(level: i32, number: u32) -> Result<(Option<Level>, Option<u32>), RequestError> {
+    let level = match v1::Level::try_from(level) {
+        Ok(v1::Level::Unspecified) => None,
+        Ok(v1::Level::One) => Some(Level::One),
+        Ok(v1::Level::Quorum) => Some(Level::Quorum),
+        Ok(v1::Level::All) => Some(Level::All),
+        Err(_) => {
+            let right = "LEVEL_ONE (1), LEVEL_QUORUM (2) or LEVEL_ALL (3)";
+            return Err(invalid("level", format!("{level} is not a level; use {right}")));
+        }
+    };
+    Ok(if number > 0 { (None, Some(number)) } else { (level, None) })
+}
+
+/// How long the client waits, by its `grpc-timeout` header, but no longer than the node allows: a
+/// client that would wait longer is simply answered sooner.
+///
+/// # Errors
+/// [`RequestError::Invalid`] when the header is malformed or zero.
+pub(crate) fn timeout(
+    metadata: &MetadataMap,
+    limits: &Limits,
+) -> Result<Option<Duration>, RequestError> {
+    let Some(header) = metadata.get(TIMEOUT_HEADER) else { return Ok(None) };
+    let asked = header.to_str().ok().and_then(parse_timeout).filter(|asked| !asked.is_zero());
+    let asked = asked.ok_or_else(|| {
+        let right = "use 1 to 8 digits, not all zero, and one of H, M, S, m, u, n, such as 500m";
+        invalid(TIMEOUT_HEADER, format!("{header:?} is not a timeout; {right}"))
+    })?;
+    Ok(Some(asked.min(limits.request_timeout_max)))
+}
+
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > TIMEOUT_DIGITS_MAX || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// A value as text when it is UTF-8, else the bytes untouched.
+pub(crate) fn text_or_bytes(value: Bytes) -> Result<String, Bytes> {
+    match std::str::from_utf8(&value) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => Err(value),
+    }
+}
+
+/// A read value, for a Get.
+pub(crate) fn get_data(value: Bytes) -> v1::get_response::Data {
+    match text_or_bytes(value) {
+        Ok(text) => v1::get_response::Data::Value(text),
+        Err(bytes) => v1::get_response::Data::ValueBytes(bytes),
+    }
+}
+
+/// A read value, for a batch's item.
+pub(crate) fn batch_data(value: Bytes) -> v1::batch_get_result::Data {
+    match text_or_bytes(value) {
+        Ok(text) => v1::batch_get_result::Data::Value(text),
+        Err(bytes) => v1::batch_get_result::Data::ValueBytes(bytes),
+    }
+}
+
+/// A receipt on the wire.
+pub(crate) fn receipt(receipt: &Receipt) -> v1::Receipt {
+    v1::Receipt {
+        version: receipt.version.map(|version| version.to_string()).unwrap_or_default(),
+        required: receipt.required,
+        replicas: receipt.replicas,
+        acknowledged: ids(&receipt.acknowledged),
+        hinted: ids(&receipt.hinted),
+        fallbacks: ids(&receipt.fallbacks),
+        repaired: ids(&receipt.repaired),
+        under_replicated: receipt.under_replicated,
+        consistency: receipt.consistency.unwrap_or_default().to_owned(),
+        leader: receipt.leader.map(|leader| leader.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Node ids on the wire.
+pub(crate) fn ids(nodes: &[NodeId]) -> Vec<String> {
+    nodes.iter().map(NodeId::to_string).collect()
+}
+
+/// A field that cannot be served.
+pub(crate) fn invalid(field: &'static str, problem: impl Into<String>) -> RequestError {
+    RequestError::Invalid { field, problem: problem.into() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,310 @@
+//! Query parameters of requests for keys: how one request wants to be served.
+//!
+//! A parameter that a request does not know is refused, since ignoring a misspelt `w=3` would
+//! answer with a guarantee that nobody asked for.
+
+use std::time::Duration;
+
+use axum::extract::Query;
+use axum::http::Uri;
+
+use crate::api::convert::{self, invalid, strong};
+use crate::config::Limits;
+use crate::node::request::{RequestError, RequestOptions};
+use crate::proto::v1;
+
+/// What a request does; each has its own parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// GET and HEAD.
+    Read,
+    /// PUT and DELETE, and POST of a transaction.
+    Write,
+    /// POST to a key, which says by `op` what is to be done.
+    Append,
+}
+
+const APPEND: &str = "append";
+
+impl Operation {
+    fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Operation::Read => &["r", "level", "timeout", "consistency", "max_staleness"],
+            Operation::Write => &["w", "level", "timeout", "sloppy", "context"],
+            Operation::Append => &["op", "w", "level", "timeout", "sloppy", "context"],
+        }
+    }
+
+    fn described(self) -> String {
+        let who = match self {
+            Operation::Read => "a read",
+            Operation::Write => "a write",
+            Operation::Append => "a POST to a key",
+        };
+        format!("{who} takes {}", self.parameters().join(", "))
+    }
+}
+
+/// The options that a query asks for. An explicit `r` or `w` wins over a level.
+///
+/// # Errors
+/// [`RequestError::Invalid`] naming the parameter, what was sent and what would be right.
+pub(crate) fn options(
+    operation: Operation,
+    uri: &Uri,
+    limits: &Limits,
+) -> Result<RequestOptions, RequestError> {
+    let mut asked = Asked::default();
+    let mut seen: Vec<&'static str> = Vec::new();
+    for (name, value) in pairs(uri)? {
+        let Some(known) = operation.parameters().iter().find(|known| **known == name) else {
+            let right = operation.described();
+            return Err(invalid("query", format!("{name:?} is not a parameter here; {right}")));
+        };
+        if seen.contains(known) {
+            return Err(invalid(known, "is given twice"));
+        }
+        seen.push(known);
+        asked.set(known, &value, limits)?;
+    }
+    if operation == Operation::Append && !seen.contains(&"op") {
+        return Err(invalid("op", "is absent; a POST to a key takes op=append"));
+    }
+    asked.into_options()
+}
+
+/// The one parameter `key` of `/ring`.
+///
+/// # Errors
+/// [`RequestError::Invalid`] for any other parameter, or more than one.
+pub(crate) fn ring_key(uri: &Uri) -> Result<Option<String>, RequestError> {
+    let mut pairs = pairs(uri)?.into_iter();
+    match (pairs.next(), pairs.next()) {
+        (None, _) => Ok(None),
+        (Some((name, key)), None) if name == "key" => Ok(Some(key)),
+        _ => Err(invalid("query", "/ring takes one parameter, key")),
+    }
+}
+
+fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, RequestError> {
+    let Query(pairs) =
+        Query::try_from_uri(uri).map_err(|error| invalid("query", error.body_text()))?;
+    Ok(pairs)
+}
+
+/// What the parameters say so far.
+#[derive(Default)]
+struct Asked {
+    options: RequestOptions,
+    promise: v1::Consistency,
+    max_staleness: Option<Duration>,
+}
+
+impl Asked {
+    fn set(
+        &mut self,
+        name: &'static str,
+        value: &str,
+        limits: &Limits,
+    ) -> Result<(), RequestError> {
+        let options = &mut self.options;
+        match name {
+            "r" | "w" => options.quorum = Some(number(name, value)?),
+            "level" => {
+                options.level = Some(value.parse().map_err(|error: String| invalid(name, error))?);
+            }
+            "timeout" => options.timeout = Some(timeout(value, limits)?),
+            "sloppy" => options.sloppy = Some(truth(name, value)?),
+            "consistency" => self.promise = promise(value)?,
+            "max_staleness" => self.max_staleness = Some(duration(name, value)?),
+            "op" if value == APPEND => {}
+            "op" => return Err(invalid(name, format!("{value:?} is unknown; use {APPEND}"))),
+            _ => options.context = Some(convert::context(value)?),
+        }
+        Ok(())
+    }
+
+    fn into_options(self) -> Result<RequestOptions, RequestError> {
+        let consistency = strong::consistency(self.promise, self.max_staleness)?;
+        let level = self.options.level.filter(|_| self.options.quorum.is_none());
+        Ok(RequestOptions { level, consistency, ..self.options })
+    }
+}
+
+fn promise(value: &str) -> Result<v1::Consistency, RequestError> {
+    match value {
+        "linearizable" => Ok(v1::Consistency::Linearizable),
+        "lease" => Ok(v1::Consistency::Lease),
+        "stale" => Ok(v1::Consistency::Stale),
+        _ => {
+            let right = "use linearizable, lease or stale";
+            Err(invalid("consistency", format!("{value:?} is not a consistency; {right}")))
+        }
+    }
+}
+
+fn number(name: &'static str, value: &str) -> Result<u32, RequestError> {
+    let positive = value.parse().ok().filter(|number| *number > 0);
+    positive.ok_or_else(|| {
+        invalid(name, format!("{value:?} is not a number of replicas; use 1 or more"))
+    })
+}
+
+fn truth(name: &'static str, value: &str) -> Result<bool, RequestError> {
+    value.parse().map_err(|_| invalid(name, format!("{value:?} is neither true nor false")))
+}
+
+fn timeout(value: &str, limits: &Limits) -> Result<Duration, RequestError> {
+    let asked = duration("timeout", value)?;
+    if asked.is_zero() {
+        return Err(no_duration("timeout", value));
+    }
+    let max = limits.request_timeout_max;
+    if asked > max {
+        let limit = format!("request_timeout_max is {} ms", max.as_millis());
+        return Err(invalid("timeout", format!("{limit}; got {value:?}")));
+    }
+    Ok(asked)
+}
+
+fn duration(name: &'static str, value: &str) -> Result<Duration, RequestError> {
+    parse_duration(value).ok_or_else(|| no_duration(name, value))
+}
+
+fn no_duration(name: &'static str, value: &str) -> RequestError {
+    let right = "use milliseconds, as in 500 or 500ms, or seconds, as in 2s";
+    invalid(name, format!("{value:?} is not a {name}; {right}"))
+}
+
+fn parse_duration(value: &str) -> Option<Duration> {
+    let number = |digits: &str| {
+        // `parse` alone would take a sign.
+        if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
+    };
+    if let Some(digits) = value.strip_suffix("ms") {
+        number(digits).map(Duration::from_millis)
+    } else if let Some(digits) = value.strip_suffix('s') {
+        number(digits).map(Duration::from_secs)
+    } else {
+        number(value).map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use Operation::{Append, Read, Write};
+
+    use super::*;
+    use crate::protocol::consistency::Consistency;
+    use crate::protocol::quorum::level::Level;
+    use crate::types::{Incarnation, Timestamp, Version};
+
+    fn parse(operation: Operation, query: &str) -> Result<RequestOptions, RequestError> {
+        let uri: Uri = format!("/kv/k{query}").parse().expect("a valid URI");
+        options(operation, &uri, &Limits::default())
+    }
+
+    fn asked(change: impl FnOnce(&mut RequestOptions)) -> Result<RequestOptions, RequestError> {
+        let mut options = RequestOptions::default();
+        change(&mut options);
+        Ok(options)
+    }
+
+    #[test]
+    fn parameters_become_options() {
+        let millis = |n| move |o: &mut RequestOptions| o.timeout = Some(Duration::from_millis(n));
+        assert_eq!(parse(Read, ""), asked(|_| ()));
+        assert_eq!(parse(Read, "?"), asked(|_| ()));
+        assert_eq!(parse(Read, "?r=2"), asked(|o| o.quorum = Some(2)));
+        assert_eq!(parse(Write, "?w=1"), asked(|o| o.quorum = Some(1)));
+        assert_eq!(parse(Read, "?level=ALL"), asked(|o| o.level = Some(Level::All)));
+        assert_eq!(parse(Read, "?timeout=500ms"), asked(millis(500)));
+        assert_eq!(parse(Read, "?timeout=2s"), asked(millis(2000)));
+        assert_eq!(parse(Read, "?timeout=250"), asked(millis(250)));
+        assert_eq!(parse(Write, "?sloppy=false"), asked(|o| o.sloppy = Some(false)));
+        assert_eq!(parse(Write, "?sloppy=true"), asked(|o| o.sloppy = Some(true)));
+        let version = Version { timestamp: Timestamp(1), incarnation: Incarnation(2) };
+        let query = format!("?context={version}");
+        assert_eq!(parse(Write, &query), asked(|o| o.context = Some(version)));
+    }
+
+    #[test]
+    fn reads_say_how_fresh_they_must_be() {
+        let promise = |consistency| asked(|o| o.consistency = Some(consistency));
+        let linearizable = promise(Consistency::Linearizable);
+        assert_eq!(parse(Read, "?consistency=linearizable"), linearizable);
+        assert_eq!(parse(Read, "?consistency=lease"), promise(Consistency::Lease));
+        let stale = promise(Consistency::Stale { max_staleness: Duration::from_millis(500) });
+        assert_eq!(parse(Read, "?consistency=stale&max_staleness=500ms"), stale);
+        assert_eq!(parse(Read, "?max_staleness=500&consistency=stale"), stale);
+    }
+
+    #[test]
+    fn a_post_to_a_key_says_what_is_to_be_done() {
+        assert_eq!(parse(Append, "?op=append"), asked(|_| ()));
+        assert_eq!(parse(Append, "?op=append&w=2"), asked(|o| o.quorum = Some(2)));
+        for query in ["", "?w=2", "?op=prepend", "?op=", "?op=append&op=append"] {
+            let error = parse(Append, query).expect_err(query).to_string();
+            assert!(error.starts_with("op: "), "{query}: {error}");
+        }
+        assert!(parse(Write, "?op=append").is_err());
+    }
+
+    #[test]
+    fn a_number_wins_over_a_level_in_either_order() {
+        assert_eq!(parse(Read, "?r=1&level=all"), asked(|o| o.quorum = Some(1)));
+        assert_eq!(parse(Write, "?level=all&w=1"), asked(|o| o.quorum = Some(1)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_would_be_right() {
+        let cases = [
+            (Read, "?q=1", vec!["query: ", "\"q\"", "a read takes r, level, timeout, consistency"]),
+            (Read, "?w=1", vec!["query: ", "\"w\"", "a read takes r"]),
+            (Write, "?r=1", vec!["query: ", "\"r\"", "a write takes w"]),
+            (Read, "?sloppy=true", vec!["query: ", "\"sloppy\""]),
+            (Read, "?R=1", vec!["query: ", "\"R\""]),
+            (Read, "?r=0", vec!["r: ", "\"0\"", "1 or more"]),
+            (Read, "?r=two", vec!["r: ", "\"two\"", "1 or more"]),
+            (Read, "?r=-1", vec!["r: ", "\"-1\""]),
+            (Read, "?r=4294967296", vec!["r: ", "\"4294967296\""]),
+            (Read, "?r", vec!["r: ", "\"\""]),
+            (Read, "?r=1&r=2", vec!["r: ", "twice"]),
+            (Read, "?level=most", vec!["level: ", "\"most\"", "one, quorum or all"]),
+            (Write, "?sloppy=maybe", vec!["sloppy: ", "\"maybe\"", "true nor false"]),
+            (Read, "?consistency=strong", vec!["consistency: ", "\"strong\"", "lease or stale"]),
+            (Read, "?consistency=stale", vec!["max_staleness: ", "is absent"]),
+            (Read, "?max_staleness=1s", vec!["max_staleness: ", "consistency stale"]),
+            (Read, "?consistency=stale&max_staleness=x", vec!["max_staleness: ", "\"x\""]),
+            (Read, "?consistency=lease&max_staleness=1", vec!["max_staleness: ", "stale"]),
+            (Write, "?consistency=lease", vec!["query: ", "\"consistency\"", "a write takes w"]),
+            (Write, "?context=1", vec!["context: ", "\"1\"", "receipt's version"]),
+        ];
+        for (operation, query, parts) in cases {
+            let error = parse(operation, query).expect_err(query).to_string();
+            for part in parts {
+                assert!(error.contains(part), "{query}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn timeouts_are_refused_when_malformed_zero_or_above_the_limit() {
+        for value in ["", "0", "0s", "ms", "s", "-5", "%2B5", "1.5s", "5m", "5 s", "fast"] {
+            let error = parse(Read, &format!("?timeout={}", value.replace(' ', "%20")));
+            let error = error.expect_err(value).to_string();
+            assert!(error.contains("is not a timeout; use milliseconds"), "{value}: {error}");
+        }
+        let error = parse(Read, "?timeout=61s").expect_err("above").to_string();
+        assert_eq!(error, "timeout: request_timeout_max is 60000 ms; got \"61s\"");
+        assert!(parse(Read, "?timeout=60s").is_ok());
+    }
+
+    #[test]
+    fn the_ring_takes_a_key_and_nothing_else() {
+        let ring = |query: &str| ring_key(&format!("/ring{query}").parse().expect("a URI"));
+        assert_eq!(ring(""), Ok(None));
+        assert_eq!(ring("?key=a%2Fb"), Ok(Some("a/b".to_owned())));
+        assert!(ring("?k=1").is_err() && ring("?key=1&key=2").is_err());
+    }
+}

@@ -1,0 +1,361 @@
+//! `put`, `get` and `delete`, and how receipts and values are shown.
+
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::cli::connection::{ANSWER_BYTES_MAX, Cluster};
+use crate::cli::failure::{Effect, Failure};
+use crate::cli::output::{self, Output};
+use crate::cli::positive_duration;
+use crate::proto::v1;
+use crate::proto::v1::kv_client::KvClient;
+use crate::protocol::quorum::level::Level;
+
+/// `coterie put KEY [VALUE]`
+#[derive(Debug, clap::Args)]
+pub(crate) struct PutArgs {
+    /// The key, UTF-8.
+    key: String,
+    /// The value; `-`, or nothing, reads it from stdin, byte by byte as it is.
+    #[arg(allow_hyphen_values = true)]
+    value: Option<String>,
+    #[command(flatten)]
+    keyspace: KeyspaceArg,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// Where a key lies.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeyspaceArg {
+    /// The key's keyspace; the default keyspace unless named.
+    #[arg(id = "keyspace", short = 'k', long = "keyspace", value_name = "NAME")]
+    #[arg(default_value = "", hide_default_value = true)]
+    pub(crate) name: String,
+}
+
+/// `coterie delete KEY`
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeleteArgs {
+    /// The key, UTF-8.
+    key: String,
+    #[command(flatten)]
+    keyspace: KeyspaceArg,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct WriteArgs {
+    /// Replicas that must have it durably: one, quorum or all.
+    #[arg(long, conflicts_with = "w")]
+    level: Option<Level>,
+    /// The same by number (W).
+    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    w: Option<u32>,
+    /// Whether fallback replicas may count; without it the node's setting decides.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    sloppy: Option<bool>,
+    /// A version seen before (of a receipt): this write will be above it.
+    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
+    context: String,
+}
+
+/// `coterie get KEY`
+#[derive(Debug, clap::Args)]
+pub(crate) struct GetArgs {
+    /// The key, UTF-8.
+    key: String,
+    #[command(flatten)]
+    keyspace: KeyspaceArg,
+    /// Replicas that must answer: one, quorum or all.
+    #[arg(long, conflicts_with = "r")]
+    level: Option<Level>,
+    /// The same by number (R).
+    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    r: Option<u32>,
+    /// Of a strong keyspace: how fresh the value must be; linearizable unless said.
+    #[arg(long, value_enum, value_name = "PROMISE")]
+    consistency: Option<Consistency>,
+    /// With --consistency stale: how old the value may be, such as 500ms.
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    #[arg(requires = "consistency", required_if_eq("consistency", "stale"))]
+    max_staleness: Option<Duration>,
+    /// Write the value to a file instead of stdout.
+    #[arg(short, long = "out", value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Never add a newline; without it, one is added when stdout is a terminal.
+    #[arg(long)]
+    raw: bool,
+}
+
+/// How fresh a read of a strong keyspace must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Consistency {
+    /// It sees every write that was acknowledged before it began.
+    Linearizable,
+    /// The same while clocks run at much the same rate; the leader relies on its lease.
+    Lease,
+    /// It sees all that was committed --max-staleness ago; any replica may answer.
+    Stale,
+}
+
+pub(crate) async fn put(cluster: &Cluster, args: PutArgs, out: Output) -> Result<(), Failure> {
+    let value = value_or_stdin(args.value.as_deref())?;
+    let message = v1::PutRequest {
+        key: args.key.clone(),
+        data: Some(v1::put_request::Data::ValueBytes(value)),
+        level: level_number(args.write.level),
+        w: args.write.w.unwrap_or(0),
+        sloppy: args.write.sloppy,
+        context: args.write.context,
+        keyspace: args.keyspace.name,
+        ..Default::default()
+    };
+    let call = async |channel| {
+        let mut client = KvClient::new(channel).max_encoding_message_size(usize::MAX);
+        client.put(cluster.request(message.clone())).await
+    };
+    let answer = cluster.ask(Effect::Writes, call).await?.into_inner();
+    print_receipt(out, "written", &args.key, &answer.receipt.unwrap_or_default())
+}
+
+pub(crate) async fn delete(
+    cluster: &Cluster,
+    args: DeleteArgs,
+    out: Output,
+) -> Result<(), Failure> {
+    let message = v1::DeleteRequest {
+        key: args.key.clone(),
+        level: level_number(args.write.level),
+        w: args.write.w.unwrap_or(0),
+        sloppy: args.write.sloppy,
+        context: args.write.context,
+        keyspace: args.keyspace.name,
+        ..Default::default()
+    };
+    let call =
+        async |channel| KvClient::new(channel).delete(cluster.request(message.clone())).await;
+    let answer = cluster.ask(Effect::Writes, call).await?.into_inner();
+    print_receipt(out, "deleted", &args.key, &answer.receipt.unwrap_or_default())
+}
+
+pub(crate) async fn get(cluster: &Cluster, args: GetArgs, out: Output) -> Result<(), Failure> {
+    let message = v1::GetRequest {
+        key: args.key.clone(),
+        level: level_number(args.level),
+        r: args.r.unwrap_or(0),
+        keyspace: args.keyspace.name.clone(),
+        consistency: consistency_number(args.consistency),
+        max_staleness_ms: args.max_staleness.map_or(0, whole_ms),
+    };
+    let call = async |channel| {
+        let mut client = KvClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+        client.get(cluster.request(message.clone())).await
+    };
+    let answer = cluster.ask(Effect::Reads, call).await?.into_inner();
+    print_value(&args, out, answer)
+}
+
+fn print_value(args: &GetArgs, out: Output, answer: v1::GetResponse) -> Result<(), Failure> {
+    let receipt = answer.receipt.unwrap_or_default();
+    let value = match answer.data {
+        Some(v1::get_response::Data::Value(text)) => Bytes::from(text),
+        Some(v1::get_response::Data::ValueBytes(bytes)) => bytes,
+        None => Bytes::new(),
+    };
+    if let Some(file) = &args.out {
+        let failed = |error| Failure::failed(format!("cannot write {}: {error}", file.display()));
+        std::fs::write(file, &value).map_err(failed)?;
+        return print_receipt(out, "read", &args.key, &receipt);
+    }
+    if out == Output::Json {
+        let (name, text) = value_json(&value);
+        return output::json(&answer_json(&args.key, Some((name, text)), &receipt));
+    }
+    output::write(&value)?;
+    if !args.raw && std::io::stdout().is_terminal() { output::write(b"\n") } else { Ok(()) }
+}
+
+/// A value in JSON: text as `value`; bytes that are none as `value_hex`.
+fn value_json(value: &[u8]) -> (&'static str, String) {
+    match std::str::from_utf8(value) {
+        Ok(text) => ("value", text.to_owned()),
+        Err(_) => ("value_hex", value.iter().map(|byte| format!("{byte:02x}")).collect()),
+    }
+}
+
+/// What was given, or for `-` and nothing what comes by stdin.
+pub(crate) fn value_or_stdin(given: Option<&str>) -> Result<Bytes, Failure> {
+    match given {
+        Some(value) if value != "-" => Ok(Bytes::copy_from_slice(value.as_bytes())),
+        _ => read_stdin(),
+    }
+}
+
+fn read_stdin() -> Result<Bytes, Failure> {
+    let mut value = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut value);
+    read.map_err(|error| Failure::failed(format!("cannot read the value from stdin: {error}")))?;
+    Ok(Bytes::from(value))
+}
+
+/// A level on the wire.
+pub(crate) fn level_number(level: Option<Level>) -> i32 {
+    let level = match level {
+        None => v1::Level::Unspecified,
+        Some(Level::One) => v1::Level::One,
+        Some(Level::Quorum) => v1::Level::Quorum,
+        Some(Level::All) => v1::Level::All,
+    };
+    level.into()
+}
+
+fn consistency_number(consistency: Option<Consistency>) -> i32 {
+    let consistency = match consistency {
+        None => v1::Consistency::Unspecified,
+        Some(Consistency::Linearizable) => v1::Consistency::Linearizable,
+        Some(Consistency::Lease) => v1::Consistency::Lease,
+        Some(Consistency::Stale) => v1::Consistency::Stale,
+    };
+    consistency.into()
+}
+
+/// Whole milliseconds, at least one.
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+pub(crate) fn print_receipt(
+    out: Output,
+    done: &str,
+    key: &str,
+    receipt: &v1::Receipt,
+) -> Result<(), Failure> {
+    match out {
+        Output::Json => output::json(&answer_json(key, None, receipt)),
+        Output::Table => output::line(&receipt_text(done, receipt)),
+    }
+}
+
+/// The same fields as in the bodies of HTTP answers.
+fn answer_json(key: &str, value: Option<(&str, String)>, receipt: &v1::Receipt) -> Value {
+    let mut body = Map::new();
+    body.insert("key".into(), key.into());
+    if let Some((name, text)) = value {
+        body.insert(name.into(), text.into());
+    }
+    let version = Some(&receipt.version).filter(|version| !version.is_empty());
+    let fields = json!({
+        "version": version,
+        "required": receipt.required,
+        "replicas": receipt.replicas,
+        "acknowledged": receipt.acknowledged,
+        "hinted": receipt.hinted,
+        "fallbacks": receipt.fallbacks,
+        "repaired": receipt.repaired,
+        "under_replicated": receipt.under_replicated,
+    });
+    if let Value::Object(fields) = fields {
+        body.extend(fields);
+    }
+    for (name, text) in [("consistency", &receipt.consistency), ("leader", &receipt.leader)] {
+        if !text.is_empty() {
+            body.insert(name.into(), text.as_str().into());
+        }
+    }
+    Value::Object(body)
+}
+
+/// A receipt in one line, with what is not as usual.
+fn receipt_text(done: &str, receipt: &v1::Receipt) -> String {
+    let version = if receipt.version.is_empty() { "none" } else { &receipt.version };
+    if !receipt.consistency.is_empty() {
+        return strong_receipt_text(done, version, receipt);
+    }
+    let mut text = format!(
+        "{done}: version {version}, {} of {} replicas ({} required)",
+        receipt.acknowledged.len(),
+        receipt.replicas,
+        receipt.required
+    );
+    let mut add = |what: &str, nodes: &[String]| {
+        if !nodes.is_empty() {
+            text.push_str(&format!(", {what} {}", nodes.join(" ")));
+        }
+    };
+    add("hinted for", &receipt.hinted);
+    add("sloppy: fallbacks", &receipt.fallbacks);
+    add("repaired", &receipt.repaired);
+    if receipt.under_replicated {
+        text.push_str(", fewer members than replicas wanted");
+    }
+    text
+}
+
+/// The same for a strong keyspace, whose groups decide by their majorities.
+fn strong_receipt_text(done: &str, version: &str, receipt: &v1::Receipt) -> String {
+    let mut text = format!("{done}: version {version}, {}", receipt.consistency);
+    if !receipt.leader.is_empty() {
+        text.push_str(&format!(", led by {}", receipt.leader));
+    }
+    if receipt.under_replicated {
+        text.push_str(", fewer members than replicas wanted");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt() -> v1::Receipt {
+        v1::Receipt {
+            version: "01-02".into(),
+            required: 2,
+            replicas: 3,
+            acknowledged: vec!["a".into(), "b".into()],
+            hinted: vec!["c".into()],
+            ..v1::Receipt::default()
+        }
+    }
+
+    #[test]
+    fn a_receipt_tells_in_one_line_what_held() {
+        let text = receipt_text("written", &receipt());
+        assert_eq!(text, "written: version 01-02, 2 of 3 replicas (2 required), hinted for c");
+    }
+
+    #[test]
+    fn a_receipt_of_a_strong_keyspace_tells_its_promise_and_its_leader() {
+        let (consistency, leader) = ("linearizable".into(), "a".into());
+        let strong = v1::Receipt { version: "01-02".into(), consistency, leader, ..receipt() };
+        let text = receipt_text("written", &strong);
+        assert_eq!(text, "written: version 01-02, linearizable, led by a");
+        let body = answer_json("k", None, &strong);
+        assert_eq!((&body["consistency"], &body["leader"]), (&json!("linearizable"), &json!("a")));
+        assert_eq!(answer_json("k", None, &receipt()).get("leader"), None);
+    }
+
+    #[test]
+    fn json_has_the_fields_of_http_answers() {
+        let body = answer_json("k", Some(value_json(b"v")), &receipt());
+        assert_eq!(body["key"], "k");
+        assert_eq!(body["value"], "v");
+        assert_eq!(body["version"], "01-02");
+        assert_eq!(body["hinted"], json!(["c"]));
+        assert_eq!(body["under_replicated"], false);
+        let nothing = answer_json("k", None, &v1::Receipt::default());
+        assert_eq!((&nothing["version"], nothing.get("value")), (&Value::Null, None));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_shown_in_hexadecimal() {
+        assert_eq!(value_json(&[0xff, 0x01]), ("value_hex", "ff01".to_owned()));
+    }
+}

@@ -1,0 +1,239 @@
+//! How a command fails: one line for people, one exit code for programs.
+
+use tonic::{Code, Status};
+
+/// What `--help` says of exit codes.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: no effect, or not a matter of a single request
+  2  usage: an argument, a setting, a key or a value cannot be used
+  3  the key has no value
+  4  unavailable: nothing was changed, so it is safe to try again
+  5  outcome unknown: the write may or may not have been applied
+  6  the key is not as the condition expects: nothing was changed";
+
+/// The trailer in which a node tells what is known of a failed request's effect.
+pub(crate) const OUTCOME_TRAILER: &str = "coterie-outcome";
+
+/// The trailer in which a node tells its error's stable word.
+const CODE_TRAILER: &str = "coterie-code";
+
+/// Exit codes other than 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Failed = 1,
+    Usage = 2,
+    NotFound = 3,
+    Unavailable = 4,
+    Unknown = 5,
+    Condition = 6,
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        // Some libraries' messages have several lines; ours are one, for logs and for grep.
+        let message: String = message.into();
+        let lines: Vec<&str> = message.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+        Failure { exit, message: lines.join("; ") }
+    }
+
+    /// A failure that is not about one request.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Failure::new(Exit::Failed, message)
+    }
+
+    /// The same, with an excerpt below the line, such as the end of a log.
+    pub(crate) fn with_excerpt(message: impl Into<String>, excerpt: &[String]) -> Self {
+        let line = Failure::failed(message);
+        Failure { message: format!("{line}:\n{}", excerpt.join("\n")), ..line }
+    }
+
+    /// Something in the command line or configuration cannot be used.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Failure::new(Exit::Usage, message)
+    }
+
+    /// What a node, or the way to it, answered to one request.
+    pub(crate) fn of_request(status: &Status, effect: Effect, node: &str) -> Self {
+        let exit = exit_of(status, effect);
+        let advice = match exit {
+            Exit::Unknown if effect == Effect::Operates => {
+                "; it may or may not have been done: look before you ask again"
+            }
+            Exit::Unknown => "; it may or may not have been applied: read the key to see",
+            Exit::Unavailable => "; nothing was changed: it is safe to try again",
+            _ => "",
+        };
+        let message = if is_local(status) {
+            format!("no answer from {node}: {}{advice}", root_cause(status))
+        } else {
+            format!("{}{advice}", message_of(status))
+        };
+        Failure::new(exit, message)
+    }
+}
+
+/// Whether a request changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It reads.
+    Reads,
+    /// It writes a key.
+    Writes,
+    /// It changes something about the cluster.
+    Operates,
+}
+
+/// What the node told about the request's effect; `None` when it told nothing.
+pub(crate) fn outcome(status: &Status) -> Option<&str> {
+    status.metadata().get(OUTCOME_TRAILER).and_then(|value| value.to_str().ok())
+}
+
+/// The stable word that the node told for its error.
+fn code(status: &Status) -> Option<&str> {
+    status.metadata().get(CODE_TRAILER).and_then(|value| value.to_str().ok())
+}
+
+/// Whether the status was made on this side, for want of an answer.
+pub(crate) fn is_local(status: &Status) -> bool {
+    let by_transport = std::error::Error::source(status).is_some();
+    by_transport || (status.code() == Code::Cancelled && outcome(status).is_none())
+}
+
+/// Whether another node may be asked: nothing was attempted, and another may do better.
+pub(crate) fn is_safe_elsewhere(status: &Status) -> bool {
+    let may_differ = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
+    may_differ && outcome(status) == Some("not-attempted")
+}
+
+fn exit_of(status: &Status, effect: Effect) -> Exit {
+    // A read has changed nothing, however it ended.
+    let unknown = if effect == Effect::Reads { Exit::Unavailable } else { Exit::Unknown };
+    match code(status) {
+        Some("condition_failed") => return Exit::Condition,
+        Some("unknown_keyspace" | "not_available") => return Exit::Usage,
+        _ => {}
+    }
+    match (status.code(), outcome(status)) {
+        (Code::NotFound, _) => Exit::NotFound,
+        (Code::FailedPrecondition, _) => Exit::Failed,
+        (Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented, _) => Exit::Usage,
+        (_, Some("not-attempted")) => Exit::Unavailable,
+        (_, Some("unknown")) => unknown,
+        (_, None) if is_local(status) => unknown,
+        _ => Exit::Failed,
+    }
+}
+
+/// What the node said; when it said nothing, what its code means.
+pub(crate) fn message_of(status: &Status) -> &str {
+    if status.message().is_empty() { status.code().description() } else { status.message() }
+}
+
+/// The innermost reason of an error: what people can act on.
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    match cause.downcast_ref::<Status>() {
+        Some(status) => message_of(status).to_owned(),
+        None => cause.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::metadata::MetadataMap;
+
+    use super::*;
+
+    fn status(code: Code, outcome: Option<&'static str>) -> Status {
+        let mut trailers = MetadataMap::new();
+        if let Some(outcome) = outcome {
+            trailers.insert(OUTCOME_TRAILER, outcome.parse().expect("ascii"));
+        }
+        Status::with_metadata(code, "message", trailers)
+    }
+
+    #[test]
+    fn every_answer_has_its_exit_code() {
+        let cases = [
+            (Code::NotFound, None, 3),
+            (Code::InvalidArgument, Some("not-attempted"), 2),
+            (Code::OutOfRange, Some("not-attempted"), 2),
+            (Code::Unavailable, Some("not-attempted"), 4),
+            (Code::ResourceExhausted, Some("not-attempted"), 4),
+            (Code::ResourceExhausted, Some("failed"), 1),
+            (Code::Aborted, Some("failed"), 1),
+            (Code::DeadlineExceeded, Some("unknown"), 5),
+            (Code::Unknown, Some("unknown"), 5),
+            (Code::Internal, None, 1),
+        ];
+        for (code, outcome, exit) in cases {
+            let found = exit_of(&status(code, outcome), Effect::Writes) as u8;
+            assert_eq!(found, exit, "{code:?} {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_strong_keyspaces_have_their_exit_codes() {
+        let cases = [
+            ("condition_failed", Code::FailedPrecondition, 6),
+            ("unknown_keyspace", Code::NotFound, 2),
+            ("not_available", Code::FailedPrecondition, 2),
+            ("rejected", Code::FailedPrecondition, 1),
+            ("not_found", Code::NotFound, 3),
+        ];
+        for (word, code, exit) in cases {
+            let mut status = status(code, Some("not-attempted"));
+            status.metadata_mut().insert(CODE_TRAILER, word.parse().expect("ascii"));
+            assert_eq!(exit_of(&status, Effect::Operates) as u8, exit, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_leaves_a_write_unknown_and_a_read_safe_to_repeat() {
+        let lost = || Status::from_error(Box::new(std::io::Error::other("connection reset")));
+        assert_eq!(exit_of(&lost(), Effect::Writes), Exit::Unknown);
+        assert_eq!(exit_of(&lost(), Effect::Reads), Exit::Unavailable);
+        let failure = Failure::of_request(&lost(), Effect::Writes, "127.0.0.1:1");
+        let text = failure.to_string();
+        assert!(text.starts_with("no answer from 127.0.0.1:1: connection reset; it may"), "{text}");
+    }
+
+    #[test]
+    fn a_read_that_timed_out_is_safe_to_repeat() {
+        let late = status(Code::DeadlineExceeded, Some("unknown"));
+        assert_eq!(exit_of(&late, Effect::Reads), Exit::Unavailable);
+    }
+
+    #[test]
+    fn a_status_without_a_message_is_told_by_its_code() {
+        let failure = Failure::of_request(&Status::unimplemented(""), Effect::Reads, "n:1");
+        assert_eq!(failure.to_string(), Code::Unimplemented.description());
+    }
+
+    #[test]
+    fn only_what_was_not_attempted_goes_elsewhere() {
+        assert!(is_safe_elsewhere(&status(Code::Unavailable, Some("not-attempted"))));
+        assert!(is_safe_elsewhere(&status(Code::ResourceExhausted, Some("not-attempted"))));
+        assert!(!is_safe_elsewhere(&status(Code::InvalidArgument, Some("not-attempted"))));
+        assert!(!is_safe_elsewhere(&status(Code::Unavailable, None)));
+        assert!(!is_safe_elsewhere(&status(Code::DeadlineExceeded, Some("unknown"))));
+    }
+
+    #[test]
+    fn a_failure_is_one_line() {
+        assert_eq!(Failure::failed("a\n  b\n\nc").to_string(), "a; b; c");
+    }
+}

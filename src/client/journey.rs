@@ -1,0 +1,320 @@
+//! The way of one call: choose a node, ask it, and judge what came of it, until there is an answer
+//! or the call's time is up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response};
+
+use crate::client::calls::Call;
+use crate::client::catalogue::Catalogue;
+use crate::client::error::{ClientError, Outcome};
+use crate::client::heard::{Heard, LEADER_TRAILER};
+use crate::client::retry::{Effect, Next, Quest, back_off};
+use crate::client::routing::{Member, Routing, View};
+use crate::client::session::{Sessions, Ticket};
+use crate::client::surroundings::{now, random};
+use crate::proto::v1;
+use crate::types::{Key, PartitionId};
+
+/// How long a connection may take before another node is tried.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long a call waits for fresher members when it could do without.
+const LEARN_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// Where a call goes, and how it may be repeated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Route {
+    pub(crate) effect: Effect,
+    /// The partition whose leader is to be asked first.
+    pub(crate) partition: Option<PartitionId>,
+    /// Whether the keyspace is known to be there, so that all nodes will hear of it.
+    pub(crate) keyspace_exists: bool,
+}
+
+impl Route {
+    /// To any node.
+    pub(crate) fn anywhere(effect: Effect) -> Route {
+        Route { effect, partition: None, keyspace_exists: false }
+    }
+}
+
+/// What the handles of one client share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    /// A call's time, unless it has its own.
+    pub(crate) timeout: Duration,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) routing: Mutex<Routing>,
+    /// One for each node; at most as many as routing has known.
+    channels: Mutex<BTreeMap<Arc<str>, Channel>>,
+    sessions: Sessions,
+    /// Held by the one who asks for the members.
+    learning: tokio::sync::Mutex<()>,
+}
+
+/// An answer, and who gave it.
+struct Answered<T> {
+    answer: T,
+    address: Arc<str>,
+}
+
+impl Core {
+    pub(crate) fn new(nodes: Vec<String>, timeout: Duration) -> Core {
+        Core {
+            timeout,
+            catalogue: Catalogue::default(),
+            routing: Mutex::new(Routing::new(nodes)),
+            channels: Mutex::default(),
+            sessions: Sessions::default(),
+            learning: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// When a call that begins now has to be done.
+    pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Instant {
+        now() + timeout.unwrap_or(self.timeout)
+    }
+
+    /// Makes a call.
+    ///
+    /// # Errors
+    /// What came of the last attempt, with the outcome of all.
+    pub(crate) async fn call<C: Call>(
+        &self,
+        call: C,
+        route: Route,
+        deadline: Instant,
+    ) -> Result<C::Answer, ClientError> {
+        self.learn(deadline).await?;
+        Ok(self.travel(call, route, deadline).await?.answer)
+    }
+
+    async fn travel<C: Call>(
+        &self,
+        call: C,
+        route: Route,
+        deadline: Instant,
+    ) -> Result<Answered<C::Answer>, ClientError> {
+        let mut quest = Quest::new(route.effect);
+        quest.keyspace_exists = route.keyspace_exists;
+        let mut ticket = self.enter(&route, deadline).await?;
+        loop {
+            let choice = now();
+            let address = self.routing.lock().choose(route.partition, quest.asked(), choice);
+            let time = quest.attempt_time(deadline.saturating_duration_since(choice));
+            let heard = match self.attempt(call.clone(), &ticket, &address, time).await {
+                Ok(response) => {
+                    let answer = self.arrived::<C>(response, &address, &route, ticket);
+                    return Ok(Answered { answer, address });
+                }
+                Err(heard) => heard,
+            };
+            let nodes = self.note_failure(&address, &route, &heard);
+            let next = quest.judge(&address, &heard, nodes, random());
+            ticket = settle(ticket, quest.ends_session(&heard), &heard);
+            let (Next::Again { after } | Next::Renew { after }) = next else {
+                return Err(quest.error(heard));
+            };
+            if !rest(after, deadline).await {
+                return Err(quest.error(heard));
+            }
+            if matches!(next, Next::Renew { .. }) {
+                let Ok(entered) = self.enter(&route, deadline).await else {
+                    return Err(quest.error(heard));
+                };
+                ticket = entered;
+            }
+        }
+    }
+
+    /// The number of a write that has a session.
+    async fn enter(&self, route: &Route, deadline: Instant) -> Result<Option<Ticket>, ClientError> {
+        let (Effect::Session, Some(partition)) = (route.effect, route.partition) else {
+            return Ok(None);
+        };
+        let entered = self.sessions.enter(partition);
+        match tokio::time::timeout_at(deadline.into(), entered).await {
+            Ok(ticket) => Ok(Some(ticket)),
+            Err(_late) => Err(ClientError::NoAnswer {
+                code: "window_full",
+                message: format!("earlier writes to partition {} are not answered", partition.0),
+                outcome: Outcome::NotAttempted,
+                attempts: 0,
+            }),
+        }
+    }
+
+    async fn attempt<C: Call>(
+        &self,
+        mut call: C,
+        ticket: &Option<Ticket>,
+        address: &Arc<str>,
+        time: Duration,
+    ) -> Result<Response<C::Answer>, Heard> {
+        if let Some(ticket) = ticket {
+            call.number(ticket.stamp().into());
+        }
+        let mut request = Request::new(call);
+        request.set_timeout(time);
+        let answer = C::send(self.channel(address), request);
+        match tokio::time::timeout(time, answer).await {
+            Ok(answer) => answer.map_err(|status| Heard::of(&status)),
+            Err(_late) => Err(Heard::late()),
+        }
+    }
+
+    /// The connection to a node, made when it is first used and again when it was lost.
+    fn channel(&self, address: &Arc<str>) -> Channel {
+        let mut channels = self.channels.lock();
+        let connect =
+            || endpoint(address).connect_timeout(CONNECT_TIME_MAX).tcp_nodelay(true).connect_lazy();
+        channels.entry(address.clone()).or_insert_with(connect).clone()
+    }
+
+    fn arrived<C: Call>(
+        &self,
+        response: Response<C::Answer>,
+        address: &str,
+        route: &Route,
+        ticket: Option<Ticket>,
+    ) -> C::Answer {
+        if let Some(ticket) = ticket {
+            ticket.executed();
+        }
+        let (metadata, answer, _) = response.into_parts();
+        let by_address = metadata.get(LEADER_TRAILER).and_then(|leader| leader.to_str().ok());
+        let by_id = C::receipt(&answer).map(|receipt| receipt.leader.as_str());
+        let leader = by_address.or(by_id).filter(|leader| !leader.is_empty());
+        self.routing.lock().answered(address, route.partition, leader);
+        answer
+    }
+
+    /// How many nodes are known, after this was learnt of one.
+    fn note_failure(&self, address: &str, route: &Route, heard: &Heard) -> usize {
+        let mut routing = self.routing.lock();
+        routing.failed(address, route.partition, heard, now());
+        routing.nodes()
+    }
+
+    /// Asks for the members and the ring, if it is time to.
+    ///
+    /// # Errors
+    /// Only when nothing is known yet and no node answers.
+    pub(crate) async fn learn(&self, deadline: Instant) -> Result<(), ClientError> {
+        if !self.routing.lock().is_due(now()) {
+            return Ok(());
+        }
+        let knows_nothing = self.routing.lock().partitioning().is_none();
+        if !knows_nothing {
+            let Ok(_one) = self.learning.try_lock() else { return Ok(()) };
+            let soon = deadline.min(now() + LEARN_TIME_MAX);
+            // What is known goes on to be used; the next call in doubt asks again.
+            let _stale = self.ask_for_members(soon).await;
+            self.routing.lock().put_off(now());
+            return Ok(());
+        }
+        let turn = tokio::time::timeout_at(deadline.into(), self.learning.lock()).await;
+        let _one = turn.map_err(|_late| ClientError::NoAnswer {
+            code: "no_answer",
+            message: "no node has told of the cluster's members in time".to_owned(),
+            outcome: Outcome::NotAttempted,
+            attempts: 0,
+        })?;
+        if self.routing.lock().is_due(now()) {
+            self.ask_for_members(deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Where a key of a strong keyspace lies.
+    ///
+    /// # Errors
+    /// When no node that answers has a ring, or none answers.
+    pub(crate) async fn partition_of(
+        &self,
+        key: &str,
+        deadline: Instant,
+    ) -> Result<PartitionId, ClientError> {
+        let mut attempts = 0;
+        loop {
+            self.learn(deadline).await?;
+            if let Some(partitioning) = self.routing.lock().partitioning() {
+                return Ok(partitioning.of_tagged(&Key::from(key)));
+            }
+            attempts += 1;
+            if !rest(back_off(attempts, random()), deadline).await {
+                return Err(ClientError::Refused {
+                    code: "not_serving".to_owned(),
+                    message: "no node that answers has joined its cluster yet".to_owned(),
+                    outcome: Outcome::NotAttempted,
+                    attempts,
+                });
+            }
+        }
+    }
+
+    async fn ask_for_members(&self, deadline: Instant) -> Result<(), ClientError> {
+        let route = Route::anywhere(Effect::Read);
+        let told = self.travel(v1::StatusRequest {}, route, deadline).await;
+        let Answered { answer, address } = told.map_err(before_the_call)?;
+        self.routing.lock().learn(&address, &view(answer), now());
+        Ok(())
+    }
+}
+
+/// What to do with a write's number after a failed attempt.
+fn settle(ticket: Option<Ticket>, ends_session: bool, heard: &Heard) -> Option<Ticket> {
+    let ticket = ticket?;
+    if ends_session {
+        ticket.end_session();
+        return None;
+    }
+    if heard.is_of_the_group() {
+        ticket.executed();
+        return None;
+    }
+    Some(ticket)
+}
+
+/// Rests, unless the call's time would be up before another attempt.
+async fn rest(after: Duration, deadline: Instant) -> bool {
+    let next = now() + after;
+    if next >= deadline {
+        return false;
+    }
+    if !after.is_zero() {
+        tokio::time::sleep_until(next.into()).await;
+    }
+    true
+}
+
+/// Of what failed before a call: none of the call itself was attempted.
+pub(crate) fn before_the_call(error: ClientError) -> ClientError {
+    match error {
+        ClientError::NoAnswer { code, message, attempts, .. } => {
+            ClientError::NoAnswer { code, message, attempts, outcome: Outcome::NotAttempted }
+        }
+        ClientError::Refused { code, message, attempts, .. } => {
+            ClientError::Refused { code, message, attempts, outcome: Outcome::NotAttempted }
+        }
+        other => other,
+    }
+}
+
+fn view(status: v1::StatusResponse) -> View {
+    let member = |member: v1::Member| Member { id: member.node_id, address: member.client_address };
+    View {
+        id: status.node_id,
+        members: status.members.into_iter().map(member).collect(),
+        partitions: status.ring.map_or(0, |ring| ring.partitions),
+    }
+}
+
+fn endpoint(address: &str) -> Endpoint {
+    Endpoint::from_shared(format!("http://{address}"))
+        .expect("invariant: addresses are checked when the client is made or are socket addresses")
+}

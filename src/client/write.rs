@@ -1,0 +1,216 @@
+//! Writes of one key without a comparison: put, delete and append.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::client::condition::Condition;
+use crate::client::error::ClientError;
+use crate::client::keyspace::{Errand, Keyspace, Kind, awaitable};
+use crate::client::receipt::{Appended, Receipt};
+use crate::proto::v1;
+use crate::protocol::quorum::level::Level;
+
+/// What put and delete have in common.
+#[derive(Clone, Debug, Default)]
+struct WriteOptions {
+    level: Option<Level>,
+    w: u32,
+    sloppy: Option<bool>,
+    context: String,
+    condition: Option<Condition>,
+    idempotent: bool,
+    timeout: Option<Duration>,
+}
+
+impl WriteOptions {
+    fn errand(&self) -> Errand {
+        Errand { kind: Kind::Write { idempotent: self.idempotent }, timeout: self.timeout }
+    }
+}
+
+/// A level's number in the protocol.
+pub(crate) fn level_number(level: Option<Level>) -> i32 {
+    let level = match level {
+        None => v1::Level::Unspecified,
+        Some(Level::One) => v1::Level::One,
+        Some(Level::Quorum) => v1::Level::Quorum,
+        Some(Level::All) => v1::Level::All,
+    };
+    level.into()
+}
+
+macro_rules! write_options {
+    () => {
+        /// Of a quorum keyspace: how many replicas must have it durably, by name.
+        pub fn level(mut self, level: Level) -> Self {
+            self.options.level = Some(level);
+            self
+        }
+
+        /// Of a quorum keyspace: the same by number (W); wins over the level.
+        pub fn w(mut self, w: u32) -> Self {
+            self.options.w = w;
+            self
+        }
+
+        /// Of a quorum keyspace: whether fallback replicas may count. Without it the node's
+        /// setting decides.
+        pub fn sloppy(mut self, sloppy: bool) -> Self {
+            self.options.sloppy = Some(sloppy);
+            self
+        }
+
+        /// A version that this write has seen; its own will be above it.
+        pub fn context(mut self, version: impl Into<String>) -> Self {
+            self.options.context = version.into();
+            self
+        }
+
+        /// Of a strong keyspace: what the key must be, else nothing is changed.
+        pub fn only_if(mut self, condition: Condition) -> Self {
+            self.options.condition = Some(condition);
+            self
+        }
+
+        /// Of a quorum keyspace: whether to write again when it is not known whether an attempt
+        /// was applied. A repeated write is stamped anew, and so may overwrite what others wrote
+        /// in between. Writes of strong keyspaces are applied once in any case.
+        pub fn idempotent(mut self, idempotent: bool) -> Self {
+            self.options.idempotent = idempotent;
+            self
+        }
+
+        /// How long the call may take, all attempts and rests included.
+        pub fn timeout(mut self, timeout: Duration) -> Self {
+            self.options.timeout = Some(timeout);
+            self
+        }
+    };
+}
+
+/// A write of a value; see [`Keyspace::put`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent until it is awaited"]
+pub struct Put {
+    keyspace: Keyspace,
+    key: String,
+    value: Bytes,
+    options: WriteOptions,
+}
+
+impl Put {
+    pub(crate) fn new(keyspace: Keyspace, key: String, value: Bytes) -> Put {
+        Put { keyspace, key, value, options: WriteOptions::default() }
+    }
+
+    write_options!();
+
+    /// Sends it.
+    ///
+    /// # Errors
+    /// [`ClientError`]; its outcome says what is known of the effect.
+    pub async fn send(self) -> Result<Receipt, ClientError> {
+        let errand = self.options.errand();
+        let request = v1::PutRequest {
+            key: self.key.clone(),
+            data: Some(v1::put_request::Data::ValueBytes(self.value)),
+            level: level_number(self.options.level),
+            w: self.options.w,
+            sloppy: self.options.sloppy,
+            context: self.options.context,
+            keyspace: self.keyspace.name().to_owned(),
+            session: None,
+            condition: self.options.condition.map(Into::into),
+        };
+        Ok(self.keyspace.call(request, &self.key, errand).await?.receipt.into())
+    }
+}
+
+/// A deletion; see [`Keyspace::delete`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent until it is awaited"]
+pub struct Delete {
+    keyspace: Keyspace,
+    key: String,
+    options: WriteOptions,
+}
+
+impl Delete {
+    pub(crate) fn new(keyspace: Keyspace, key: String) -> Delete {
+        Delete { keyspace, key, options: WriteOptions::default() }
+    }
+
+    write_options!();
+
+    /// Sends it.
+    ///
+    /// # Errors
+    /// [`ClientError`]; its outcome says what is known of the effect.
+    pub async fn send(self) -> Result<Receipt, ClientError> {
+        let errand = self.options.errand();
+        let request = v1::DeleteRequest {
+            key: self.key.clone(),
+            level: level_number(self.options.level),
+            w: self.options.w,
+            sloppy: self.options.sloppy,
+            context: self.options.context,
+            keyspace: self.keyspace.name().to_owned(),
+            session: None,
+            condition: self.options.condition.map(Into::into),
+        };
+        Ok(self.keyspace.call(request, &self.key, errand).await?.receipt.into())
+    }
+}
+
+/// An addition to a value; see [`Keyspace::append`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is sent until it is awaited"]
+pub struct Append {
+    keyspace: Keyspace,
+    key: String,
+    value: Bytes,
+    condition: Option<Condition>,
+    timeout: Option<Duration>,
+}
+
+impl Append {
+    pub(crate) fn new(keyspace: Keyspace, key: String, value: Bytes) -> Append {
+        Append { keyspace, key, value, condition: None, timeout: None }
+    }
+
+    /// What the key must be, else nothing is changed.
+    pub fn only_if(mut self, condition: Condition) -> Self {
+        self.condition = Some(condition);
+        self
+    }
+
+    /// How long the call may take, all attempts and rests included.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sends it.
+    ///
+    /// # Errors
+    /// [`ClientError`]; its outcome says what is known of the effect.
+    pub async fn send(self) -> Result<Appended, ClientError> {
+        let errand = Errand { kind: Kind::Write { idempotent: false }, timeout: self.timeout };
+        let request = v1::AppendRequest {
+            key: self.key.clone(),
+            data: Some(v1::append_request::Data::ValueBytes(self.value)),
+            keyspace: self.keyspace.name().to_owned(),
+            session: None,
+            condition: self.condition.map(Into::into),
+        };
+        let answer = self.keyspace.call(request, &self.key, errand).await?;
+        Ok(Appended { value_bytes: answer.value_bytes, receipt: answer.receipt.into() })
+    }
+}
+
+awaitable! {
+    Put => Receipt;
+    Delete => Receipt;
+    Append => Appended;
+}

@@ -1,0 +1,7 @@
+//! The `coterie` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    coterie::cli::main()
+}

@@ -1,0 +1,211 @@
+//! Reads, writes and scans of `quorum` keyspaces.
+
+use crate::net::conversion::{
+    ConversionError, decode_duration, decode_version, encode_duration, encode_version, required,
+    unknown,
+};
+use crate::proto::cluster as wire;
+use crate::protocol::message::{
+    Found, Holding, Message, Read, ReadReply, Refusal, RequestId, Scan, ScanPage, ScanReply, Want,
+    Write, WriteReply,
+};
+use crate::types::{Key, KeyspaceId, NodeId, PartitionId, Record, Row};
+
+pub(super) fn encode_write(write: Write) -> wire::Write {
+    let Write { request, row, hint_for, time_left } = write;
+    wire::Write {
+        request: request.0,
+        keyspace: row.keyspace.0,
+        key: row.key.0,
+        version: encode_version(row.record.version),
+        value: row.record.value,
+        hint_for: hint_for.map(|node| node.0),
+        time_left_us: encode_duration(time_left),
+    }
+}
+
+pub(super) fn decode_write(write: wire::Write) -> Result<Message, ConversionError> {
+    let version = decode_version(write.version, "Write.version")?;
+    let record = Record { version, value: write.value };
+    let row = Row { keyspace: KeyspaceId(write.keyspace), key: Key(write.key), record };
+    Ok(Message::Write(Write {
+        request: RequestId(write.request),
+        row,
+        hint_for: write.hint_for.map(NodeId),
+        time_left: decode_duration(write.time_left_us),
+    }))
+}
+
+pub(super) fn encode_write_reply(reply: &WriteReply, frame: &mut wire::Frame) {
+    let request = reply.request.0;
+    match reply.outcome {
+        Ok(()) => frame.acknowledged.push(request),
+        Err(refusal) => {
+            let refusal = encode_refusal(refusal);
+            frame.write_refusals.push(wire::WriteRefusal { request, refusal });
+        }
+    }
+}
+
+pub(super) fn decode_write_refusal(reply: wire::WriteRefusal) -> Result<Message, ConversionError> {
+    const FIELD: &str = "WriteRefusal.refusal";
+    let refusal = decode_refusal(reply.refusal, FIELD)?;
+    let refusal = required(refusal, FIELD)?;
+    Ok(Message::WriteReply(WriteReply { request: RequestId(reply.request), outcome: Err(refusal) }))
+}
+
+pub(super) fn encode_read(read: Read) -> wire::Read {
+    wire::Read {
+        request: read.request.0,
+        keyspace: read.keyspace.0,
+        key: read.key.0,
+        version_only: read.want == Want::Version,
+        time_left_us: encode_duration(read.time_left),
+    }
+}
+
+pub(super) fn decode_read(read: wire::Read) -> Message {
+    Message::Read(Read {
+        request: RequestId(read.request),
+        keyspace: KeyspaceId(read.keyspace),
+        key: Key(read.key),
+        want: if read.version_only { Want::Version } else { Want::Value },
+        time_left: decode_duration(read.time_left_us),
+    })
+}
+
+pub(super) fn encode_read_reply(reply: ReadReply) -> wire::ReadReply {
+    let mut to = wire::ReadReply { request: reply.request.0, ..Default::default() };
+    match reply.outcome {
+        Ok(found) => encode_found(found, &mut to),
+        Err(refusal) => to.refusal = encode_refusal(refusal),
+    }
+    to
+}
+
+fn encode_found(found: Found, to: &mut wire::ReadReply) {
+    to.complete = found.complete;
+    to.version = found.holding.as_ref().and_then(|holding| encode_version(holding.version()));
+    let holding = match found.holding {
+        None => wire::Holding::Nothing,
+        Some(Holding::Version(_)) => wire::Holding::Version,
+        Some(Holding::Record(Record { value: None, .. })) => wire::Holding::Tombstone,
+        Some(Holding::Record(Record { value: Some(value), .. })) => {
+            to.value = value;
+            wire::Holding::Value
+        }
+    };
+    to.holding = i32::from(holding);
+}
+
+pub(super) fn decode_read_reply(reply: wire::ReadReply) -> Result<Message, ConversionError> {
+    let request = RequestId(reply.request);
+    let outcome = match decode_refusal(reply.refusal, "ReadReply.refusal")? {
+        Some(refusal) => Err(refusal),
+        None => Ok(Found { complete: reply.complete, holding: decode_holding(reply)? }),
+    };
+    Ok(Message::ReadReply(ReadReply { request, outcome }))
+}
+
+fn decode_holding(reply: wire::ReadReply) -> Result<Option<Holding>, ConversionError> {
+    const FIELD: &str = "ReadReply.holding";
+    let version = || decode_version(reply.version, "ReadReply.version");
+    Ok(match wire::Holding::try_from(reply.holding).map_err(|_| unknown(FIELD, reply.holding))? {
+        wire::Holding::Unspecified => return Err(ConversionError::Missing { field: FIELD }),
+        wire::Holding::Nothing => None,
+        wire::Holding::Version => Some(Holding::Version(version()?)),
+        wire::Holding::Tombstone => {
+            Some(Holding::Record(Record { version: version()?, value: None }))
+        }
+        wire::Holding::Value => {
+            Some(Holding::Record(Record { version: version()?, value: Some(reply.value) }))
+        }
+    })
+}
+
+pub(super) fn encode_scan(scan: Scan) -> wire::Scan {
+    wire::Scan {
+        request: scan.request.0,
+        keyspace: scan.keyspace.0,
+        partition: u32::from(scan.partition.0),
+        after: scan.after.map(|key| key.0),
+        page_bytes_max: scan.page_bytes_max,
+    }
+}
+
+pub(super) fn decode_scan(scan: wire::Scan) -> Result<Message, ConversionError> {
+    let partition =
+        u16::try_from(scan.partition).map_err(|_| unknown("Scan.partition", scan.partition))?;
+    Ok(Message::Scan(Scan {
+        request: RequestId(scan.request),
+        keyspace: KeyspaceId(scan.keyspace),
+        partition: PartitionId(partition),
+        after: scan.after.map(Key),
+        page_bytes_max: scan.page_bytes_max,
+    }))
+}
+
+pub(super) fn encode_scan_reply(reply: ScanReply) -> wire::ScanReply {
+    let mut to = wire::ScanReply { request: reply.request.0, ..Default::default() };
+    match reply.outcome {
+        Err(refusal) => to.refusal = encode_refusal(refusal),
+        Ok(page) => {
+            to.done = page.done;
+            to.rows = page.rows.into_iter().map(encode_row).collect();
+        }
+    }
+    to
+}
+
+fn encode_row((key, record): (Key, Record)) -> wire::Row {
+    wire::Row { key: key.0, version: encode_version(record.version), value: record.value }
+}
+
+pub(super) fn decode_scan_reply(reply: wire::ScanReply) -> Result<Message, ConversionError> {
+    let outcome = match decode_refusal(reply.refusal, "ScanReply.refusal")? {
+        Some(refusal) => Err(refusal),
+        None => {
+            let rows: Result<_, _> = reply.rows.into_iter().map(decode_row).collect();
+            Ok(ScanPage { rows: rows?, done: reply.done })
+        }
+    };
+    Ok(Message::ScanReply(ScanReply { request: RequestId(reply.request), outcome }))
+}
+
+fn decode_row(row: wire::Row) -> Result<(Key, Record), ConversionError> {
+    let version = decode_version(row.version, "Row.version")?;
+    Ok((Key(row.key), Record { version, value: row.value }))
+}
+
+fn encode_refusal(refusal: Refusal) -> i32 {
+    i32::from(match refusal {
+        Refusal::Overloaded => wire::Refusal::Overloaded,
+        Refusal::DiskFull => wire::Refusal::DiskFull,
+        Refusal::LogFailed => wire::Refusal::LogFailed,
+        Refusal::ClockOffset => wire::Refusal::ClockOffset,
+        Refusal::Corrupt => wire::Refusal::Corrupt,
+        Refusal::Expired => wire::Refusal::Expired,
+        Refusal::HintNotAdmitted => wire::Refusal::HintNotAdmitted,
+        Refusal::Storage => wire::Refusal::Storage,
+        Refusal::NotServing => wire::Refusal::NotServing,
+        Refusal::KeyspaceDropped => wire::Refusal::KeyspaceDropped,
+    })
+}
+
+/// `None` when the field is not set.
+fn decode_refusal(value: i32, field: &'static str) -> Result<Option<Refusal>, ConversionError> {
+    let refusal = wire::Refusal::try_from(value).map_err(|_| unknown(field, value))?;
+    Ok(match refusal {
+        wire::Refusal::Unspecified => None,
+        wire::Refusal::Overloaded => Some(Refusal::Overloaded),
+        wire::Refusal::DiskFull => Some(Refusal::DiskFull),
+        wire::Refusal::LogFailed => Some(Refusal::LogFailed),
+        wire::Refusal::ClockOffset => Some(Refusal::ClockOffset),
+        wire::Refusal::Corrupt => Some(Refusal::Corrupt),
+        wire::Refusal::Expired => Some(Refusal::Expired),
+        wire::Refusal::HintNotAdmitted => Some(Refusal::HintNotAdmitted),
+        wire::Refusal::Storage => Some(Refusal::Storage),
+        wire::Refusal::NotServing => Some(Refusal::NotServing),
+        wire::Refusal::KeyspaceDropped => Some(Refusal::KeyspaceDropped),
+    })
+}

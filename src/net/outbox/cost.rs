@@ -1,0 +1,57 @@
+//! What a message is taken to cost in memory and on the wire, in bytes: an estimate that is
+//! cheaper than encoding it.
+
+use crate::protocol::message::{Ask, ForwardReply, Holding, Message, ReadReply, ScanReply, Told};
+use crate::protocol::raft::entry::Entry;
+use crate::protocol::raft::message::Body;
+use crate::types::{Key, Record, Row};
+
+/// What every message is taken to cost besides its keys and values.
+const MESSAGE_OVERHEAD_BYTES: usize = 64;
+
+/// The estimate for one message.
+pub(crate) fn cost_bytes(message: &Message) -> usize {
+    let payload = match message {
+        Message::Write(write) => write.row.cost_bytes(),
+        Message::Read(read) => read.key.0.len(),
+        Message::ReadReply(reply) => of_read_reply(reply),
+        Message::ScanReply(reply) => of_scan_reply(reply),
+        Message::Group(group) => of_body(&group.message.body),
+        Message::Forward(forward) => match &forward.ask {
+            Ask::Propose(command) => command.len(),
+            Ask::Read { key, .. } => key.0.len(),
+        },
+        Message::ForwardReply(reply) => of_forward_reply(reply),
+        Message::Snapshot(chunk) => chunk.rows.iter().map(Row::cost_bytes).sum(),
+        Message::WriteReply(_) | Message::Scan(_) | Message::SnapshotReply(_) => 0,
+    };
+    MESSAGE_OVERHEAD_BYTES + payload
+}
+
+fn of_read_reply(reply: &ReadReply) -> usize {
+    match reply.outcome.as_ref().map(|found| &found.holding) {
+        Ok(Some(Holding::Record(record))) => record.value_len(),
+        _ => 0,
+    }
+}
+
+fn of_scan_reply(reply: &ScanReply) -> usize {
+    let row_bytes =
+        |(key, record): &(Key, Record)| key.0.len() + record.value_len() + MESSAGE_OVERHEAD_BYTES;
+    reply.outcome.as_ref().map_or(0, |page| page.rows.iter().map(row_bytes).sum())
+}
+
+fn of_body(body: &Body) -> usize {
+    match body {
+        Body::Append(append) => append.entries.iter().map(Entry::cost_bytes).sum(),
+        _ => 0,
+    }
+}
+
+fn of_forward_reply(reply: &ForwardReply) -> usize {
+    match &reply.outcome {
+        Ok(Told::Proposed(answer)) => answer.len(),
+        Ok(Told::Read { record, .. }) => record.as_ref().map_or(0, Record::value_len),
+        Err(_) => 0,
+    }
+}

@@ -1,0 +1,349 @@
+//! Puts a node together from its parts, and attaches it to its cluster.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::config::{ClusterSettings, Config};
+use crate::net::transport::{Discovery, Inbox, NodeFacts, Transport};
+use crate::node::committer::Completions;
+use crate::node::coordinator::Coordinator;
+use crate::node::coordinator::deadlines::Deadlines;
+use crate::node::coordinator::latency::Latencies;
+use crate::node::coordinator::pending::Pending;
+use crate::node::dispatcher::{Dispatcher, Recipients};
+use crate::node::early::Early;
+use crate::node::env::Env;
+use crate::node::groups::begin::{Founder, GroupHandles, begin};
+use crate::node::groups::driver::Driver;
+use crate::node::hinted_handoff::HintedHandoff;
+use crate::node::joining::Joining;
+use crate::node::launch::StartError;
+use crate::node::local::{Local, Parts};
+use crate::node::members::{MemberSeams, Members};
+use crate::node::refill::{Refill, RefillState};
+use crate::node::scans::Scans;
+use crate::node::service::{Attached, Node};
+use crate::node::tasks::{Stop, Tasks};
+use crate::node::topology::TopologyCell;
+use crate::protocol::membership::MemberSet;
+use crate::types::Incarnation;
+
+/// How often a node refreshes the load that it gossips.
+const LOAD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How a node comes to its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// It founds the cluster: there is nobody to refill from.
+    Founding,
+    /// It joins for the first time: it refills before its answers count.
+    Joining,
+    /// It belonged to the cluster before.
+    Resuming,
+}
+
+/// What closes a node's network.
+pub type Close = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a node is attached to.
+pub struct Attachment {
+    /// Carries messages to peers.
+    pub transport: Arc<dyn Transport>,
+    /// Reports who is there.
+    pub discovery: Arc<dyn Discovery>,
+    /// The cluster's settings.
+    pub settings: ClusterSettings,
+    /// Members that a seed told of, to be merged with those kept.
+    pub introduced: MemberSet,
+    /// How the node comes to the cluster.
+    pub entry: Entry,
+    /// Closes the network; run once when the node stops.
+    pub close: Close,
+}
+
+impl Node {
+    /// Opens a node's storage and recovers it. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StartError`] when the log, the hints or the identity cannot be used.
+    pub fn assemble(config: Config, parts: Parts) -> Result<Arc<Node>, StartError> {
+        let local = Local::open(&config, parts)?;
+        Ok(Arc::new(Node {
+            config,
+            local,
+            tasks: Arc::new(Tasks::new()),
+            dispatcher: Arc::new(Dispatcher::default()),
+            attached: OnceLock::new(),
+            waits_for: Mutex::new("it has not joined a cluster yet".to_owned()),
+        }))
+    }
+
+    /// Where the transport delivers what arrives.
+    pub fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::clone(&self.dispatcher) as Arc<dyn Inbox>
+    }
+
+    /// What the node first says of itself.
+    pub fn facts(&self) -> NodeFacts {
+        let config = &self.config;
+        let identity = self.identity();
+        NodeFacts {
+            node_id: identity.node_id(),
+            incarnation: identity.incarnation(),
+            revision: identity.generation(),
+            name: config.name.clone(),
+            peer_address: config.peer_advertise.unwrap_or(config.peer_listen),
+            client_address: config.advertise.unwrap_or(config.listen),
+            zone: config.zone.clone(),
+            vnodes: scaled_vnodes(config.vnodes, config.capacity),
+            members_digest: 0,
+            load_per_second: 0,
+            complete: !self.local.health.is_rebuilding(),
+        }
+    }
+
+    /// Attaches the node to its cluster and starts its activities. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] when the settings make no ring or cannot be kept.
+    pub fn attach(self: &Arc<Self>, attachment: Attachment) -> Result<(), StartError> {
+        let Attachment { transport, discovery, settings, introduced, entry, close } = attachment;
+        self.keep_entry(&settings, entry)?;
+        let mut set = self.identity().members();
+        set.merge(&introduced);
+        let seams = MemberSeams {
+            env: Arc::clone(&self.local.env),
+            transport: Arc::clone(&transport),
+            discovery,
+            identity: Arc::clone(&self.local.identity),
+            health: Arc::clone(&self.local.health),
+        };
+        let (members, topology) = Members::new(&settings, set, self.facts(), seams)
+            .map_err(|error| StartError::new("the cluster's settings make no ring", &error))?;
+        let founder = self.founder(&settings, entry);
+        let own = self.identity().node_id();
+        let (driver, groups) =
+            begin(&self.local, own, &transport, &topology, self.config.groups, founder)?;
+        if let Some(state) = groups.gateway.system() {
+            members.on_state(&state);
+        }
+        let attached = self.connect(transport, Arc::new(members), topology, groups, close);
+        let first = self.attached.set(attached).is_ok();
+        assert!(first, "invariant: a node is attached to its cluster once");
+        self.start(driver);
+        Ok(())
+    }
+
+    fn keep_entry(&self, settings: &ClusterSettings, entry: Entry) -> Result<(), StartError> {
+        let joining = entry == Entry::Joining;
+        self.identity()
+            .keep_cluster(settings.clone(), entry)
+            .map_err(|error| StartError::new("cannot keep the node's cluster", &error))?;
+        if joining {
+            self.local.health.set_rebuilding(true);
+        }
+        Ok(())
+    }
+
+    fn connect(
+        &self,
+        transport: Arc<dyn Transport>,
+        members: Arc<Members>,
+        topology: Arc<TopologyCell>,
+        groups: GroupHandles,
+        close: Close,
+    ) -> Attached {
+        let local = &self.local;
+        let handoff = Arc::new(HintedHandoff::new(
+            local,
+            self.config.hints,
+            Arc::clone(&transport),
+            Arc::clone(&members),
+        ));
+        let incarnation = minting(self.identity().incarnation(), self.identity().generation());
+        let coordinator = self.coordinator(incarnation, &transport, &topology, &handoff);
+        let refill = Arc::new(Refill {
+            own: self.identity().node_id(),
+            env: Arc::clone(&local.env),
+            transport: Arc::clone(&transport),
+            topology: Arc::clone(&topology),
+            committer: Arc::clone(&local.committer),
+            health: Arc::clone(&local.health),
+            metrics: Arc::clone(&local.metrics),
+            state: RefillState::default(),
+        });
+        let scans = Scans::new(
+            Arc::clone(&local.env),
+            Arc::clone(&local.replica),
+            Arc::clone(&transport),
+            Arc::clone(&self.tasks),
+        );
+        self.dispatcher.connect(Recipients {
+            transport: Arc::clone(&transport),
+            topology: Arc::clone(&topology),
+            replica: Arc::clone(&local.replica),
+            early: Early::new(Arc::clone(&local.env)),
+            coordinator: Arc::clone(&coordinator),
+            handoff: Arc::clone(&handoff),
+            members: Arc::clone(&members),
+            scans: Arc::new(scans),
+            refill: Arc::clone(&refill),
+            groups: Arc::clone(&groups.gateway),
+            group_client: Arc::clone(&groups.client),
+        });
+        let since = local.env.now();
+        let close = Mutex::new(Some(close));
+        Attached {
+            since,
+            transport,
+            topology,
+            members,
+            coordinator,
+            handoff,
+            refill,
+            groups,
+            close,
+        }
+    }
+
+    /// What the node founds its cluster with: on its first start, and again if it was stopped
+    /// before anything of it was durable and anyone had joined.
+    fn founder(&self, settings: &ClusterSettings, entry: Entry) -> Option<Founder> {
+        let alone = self.identity().members().iter().all(|(n, _)| n == self.identity().node_id());
+        let founds = entry == Entry::Founding || (self.identity().is_founder() && alone);
+        let member = crate::node::members::member(&self.facts());
+        founds.then(|| Founder { settings: settings.clone(), member })
+    }
+
+    fn joining(&self, attached: &Attached) -> Joining {
+        Joining {
+            own: self.identity().node_id(),
+            env: Arc::clone(&self.local.env),
+            gateway: Arc::clone(&attached.groups.gateway),
+            system: Arc::clone(&attached.groups.system),
+            members: Arc::clone(&attached.members),
+        }
+    }
+
+    fn coordinator(
+        &self,
+        incarnation: Incarnation,
+        transport: &Arc<dyn Transport>,
+        topology: &Arc<TopologyCell>,
+        handoff: &Arc<HintedHandoff>,
+    ) -> Arc<Coordinator> {
+        let local = &self.local;
+        Arc::new(Coordinator {
+            own: self.identity().node_id(),
+            incarnation,
+            env: Arc::clone(&local.env),
+            clock: Arc::clone(&local.clock),
+            limits: self.config.limits.clone(),
+            sloppy: self.config.sloppy,
+            topology: Arc::clone(topology),
+            transport: Arc::clone(transport),
+            replica: Arc::clone(&local.replica),
+            handoff: Arc::clone(handoff),
+            metrics: Arc::clone(&local.metrics),
+            latencies: Latencies::new(),
+            deadlines: Deadlines::new(),
+            writes: Pending::new(),
+            reads: Pending::new(),
+        })
+    }
+
+    /// Starts every activity; [`Tasks`] owns them from here on.
+    fn start(self: &Arc<Self>, driver: Driver) {
+        let attached = self.attached.get().expect("invariant: set by the caller");
+        let tasks = &self.tasks;
+        let stop = || tasks.stop_signal();
+        let completions: Arc<dyn Completions> = Arc::clone(&self.dispatcher) as _;
+        let hinting = Arc::clone(&completions);
+        let committer = Arc::clone(&self.local.committer);
+        let committing = stop();
+        tasks.spawn(async move { committer.run(completions, committing).await });
+        tasks.spawn(Arc::clone(&self.local.feeder).run(stop()));
+        tasks.spawn(Arc::clone(&self.local.feeder).prepare_segments(stop()));
+        tasks.spawn(Arc::clone(&attached.coordinator).run_deadlines(stop()));
+        tasks.spawn(driver.run(stop()));
+        tasks.spawn(Arc::clone(&self.dispatcher).run(stop()));
+        tasks.spawn(self.joining(attached).run(stop()));
+        tasks.spawn(Arc::clone(&attached.members).run(stop()));
+        tasks.spawn(Arc::clone(&attached.handoff).run(hinting, stop()));
+        let node = Arc::downgrade(self);
+        let completed = move || {
+            if let Some(node) = node.upgrade() {
+                node.on_refilled();
+            }
+        };
+        tasks.spawn(Arc::clone(&attached.refill).run(stop(), completed));
+        tasks.spawn(gossip_load(Arc::downgrade(self), Arc::clone(&self.local.env), stop()));
+    }
+
+    fn on_refilled(&self) {
+        if let Err(error) = self.identity().keep_complete() {
+            tracing::error!(%error, "cannot keep that the node has refilled; it will do so again");
+        }
+        self.local.health.set_rebuilding(false);
+        if let Some(attached) = self.attached.get() {
+            attached.members.describe(|facts| facts.complete = true);
+        }
+        tracing::info!("the node has refilled; its answers count");
+    }
+}
+
+/// Keeps the load that gossip shows up to date, until asked to stop.
+async fn gossip_load(node: Weak<Node>, env: Arc<dyn Env>, mut stop: Stop) {
+    let mut served_before = 0;
+    while let Some(node) = node.upgrade() {
+        let served = node.metrics().requests_served();
+        let load = (served - served_before) / LOAD_INTERVAL.as_secs();
+        served_before = served;
+        if let Some(attached) = node.attached.get() {
+            attached.members.describe(|facts| facts.load_per_second = load);
+        }
+        drop(node);
+        tokio::select! { biased;
+            () = stop.requested() => return,
+            () = env.sleep_until(env.now() + LOAD_INTERVAL) => {}
+        }
+    }
+}
+
+/// The incarnation that this run of the node mints versions under. A coordinator that is no replica
+/// of a key leaves no trace of its stamps here: started anew with a clock set back, it could give
+/// one stamp twice, and only the run tells the two apart.
+fn minting(incarnation: Incarnation, generation: u64) -> Incarnation {
+    // Fibonacci hashing (Knuth, "The Art of Computer Programming", vol. 3, section 6.4) spreads
+    // successive generations over all bits.
+    Incarnation(incarnation.0 ^ generation.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// A node's virtual nodes: its capacity times those of a node of capacity 1, at least one.
+fn scaled_vnodes(vnodes: u32, capacity: f64) -> u32 {
+    let scaled = (f64::from(vnodes) * capacity).round();
+    (scaled as u32).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Incarnation, minting, scaled_vnodes};
+
+    #[test]
+    fn each_run_mints_under_an_incarnation_of_its_own() {
+        let life = Incarnation(7);
+        assert_ne!(minting(life, 1), minting(life, 2));
+        assert_ne!(minting(life, 1), minting(Incarnation(8), 1));
+    }
+
+    #[test]
+    fn capacity_scales_vnodes_and_leaves_at_least_one() {
+        assert_eq!(scaled_vnodes(128, 1.0), 128);
+        assert_eq!(scaled_vnodes(128, 2.5), 320);
+        assert_eq!(scaled_vnodes(128, 0.001), 1);
+    }
+}

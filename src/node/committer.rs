@@ -1,0 +1,406 @@
+//! Group commit: everything that is queued becomes durable by one `fdatasync`, then visible,
+//! then acknowledged, in that order.
+//!
+//! While writes arrive one by one, each is committed at once. While they arrive in numbers, a
+//! commit gathers for up to `group_commit_interval`, which costs a little latency and saves
+//! most syncs. A failed write or sync is final: the log may have lost what it acknowledged
+//! before, so the node acknowledges nothing more (PostgreSQL's 2018 fsync findings).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::config::StorageOptions;
+use crate::node::env::{Env, run_blocking};
+use crate::node::health::Health;
+use crate::node::tasks::Stop;
+use crate::protocol::message::{Refusal, RequestId};
+use crate::storage::group_log::{self, CommitError, GroupLogs};
+use crate::storage::store::Store;
+use crate::storage::wal::{LogRecord, Wal, WalError};
+use crate::telemetry::Metrics;
+use crate::types::{Lsn, Moment, NodeId, PartitionId, Row};
+
+/// A commit gathers only while at least this many writes are expected to join it.
+const GATHER_MIN_WRITES: u64 = 4;
+
+/// A commit that has gathered this many writes waits no longer: more would save few syncs, and the
+/// wait is paid by every caller.
+const GATHER_ENOUGH_WRITES: usize = 12;
+
+/// The arrival rate is measured over windows of at least this length.
+const RATE_WINDOW: Duration = Duration::from_millis(20);
+
+/// The in-memory tables may grow to this many times their limit before writes are refused.
+const BACKLOG_TABLES_MAX: usize = 4;
+
+/// Who wants to know what became of a row, or of records of groups.
+#[derive(Debug)]
+pub(crate) enum ReplyTo {
+    /// An operation that this node coordinates.
+    Own(RequestId),
+    /// A peer's request.
+    Peer(NodeId, RequestId),
+    /// A task of this node.
+    Waiter(oneshot::Sender<Result<(), Refusal>>),
+    /// Nobody: another row of the same page is waited for.
+    Nobody,
+}
+
+/// A row on its way into the log.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    /// The row.
+    pub(crate) row: Row,
+    /// The partition of its key.
+    pub(crate) partition: PartitionId,
+    /// When nobody waits for it any more.
+    pub(crate) expires: Moment,
+    /// Who wants to know.
+    pub(crate) reply_to: ReplyTo,
+}
+
+/// Takes the outcome of what was submitted.
+pub(crate) trait Completions: Send + Sync {
+    /// What `reply_to` waits for is durable and visible, or was refused.
+    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<(), Refusal>);
+}
+
+/// Records of Raft groups on their way into the log.
+#[derive(Debug)]
+struct GroupSubmission {
+    records: Vec<LogRecord>,
+    reply_to: ReplyTo,
+}
+
+/// What waits, in the order in which it came.
+#[derive(Debug)]
+enum Queued {
+    Row(Submission),
+    Groups(GroupSubmission),
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Queued>,
+    /// Records of all that waits.
+    records: usize,
+    /// What the rows cost that were submitted one by one.
+    bytes: usize,
+}
+
+/// What one commit makes durable, and who waits for it.
+#[derive(Default)]
+struct Batch {
+    records: Vec<LogRecord>,
+    /// The partitions of the records that are single rows, in order.
+    partitions: Vec<PartitionId>,
+    replies: Vec<ReplyTo>,
+}
+
+/// How many writes arrive per second, roughly.
+#[derive(Clone, Copy, Default)]
+struct Rate {
+    window_began: Moment,
+    arrived: u64,
+    per_second: u64,
+}
+
+impl Rate {
+    fn count(&mut self, writes: usize, now: Moment) {
+        self.arrived += writes as u64;
+        let window = now.since(self.window_began);
+        if window >= RATE_WINDOW {
+            let window_us = u64::try_from(window.as_micros()).unwrap_or(u64::MAX).max(1);
+            self.per_second = self.arrived.saturating_mul(1_000_000) / window_us;
+            *self = Rate { window_began: now, arrived: 0, per_second: self.per_second };
+        }
+    }
+
+    fn expected_within(self, interval: Duration) -> u64 {
+        let interval_us = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
+        self.per_second.saturating_mul(interval_us) / 1_000_000
+    }
+}
+
+/// The queue before the log, and the log.
+pub(crate) struct Committer {
+    env: Arc<dyn Env>,
+    options: StorageOptions,
+    wal: Arc<Mutex<Wal>>,
+    group_logs: Arc<Mutex<GroupLogs>>,
+    store: Arc<Store>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    queue: Mutex<Queue>,
+    queued: Notify,
+    /// Tells the feeder that the in-memory table has reached its limit.
+    pub(crate) table_full: Notify,
+    /// Tells the segment keeper that the log wants its next segment.
+    pub(crate) segment_wanted: Notify,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        env: Arc<dyn Env>,
+        options: StorageOptions,
+        (wal, group_logs): (Arc<Mutex<Wal>>, Arc<Mutex<GroupLogs>>),
+        store: Arc<Store>,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Committer {
+            env,
+            options,
+            wal,
+            group_logs,
+            store,
+            health,
+            metrics,
+            queue: Mutex::new(Queue::default()),
+            queued: Notify::new(),
+            table_full: Notify::new(),
+            segment_wanted: Notify::new(),
+        }
+    }
+
+    /// Queues a row; its outcome goes to `reply_to`.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the row was not queued; `reply_to` then hears nothing.
+    pub(crate) fn submit(&self, submission: Submission) -> Result<(), Refusal> {
+        self.submit_together(std::iter::once(submission))
+    }
+
+    /// Queues rows that become durable together, or not at all.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when none of the rows was queued.
+    pub(crate) fn submit_together(
+        &self,
+        submissions: impl Iterator<Item = Submission>,
+    ) -> Result<(), Refusal> {
+        self.health.check_writable()?;
+        let mut queue = self.queue.lock();
+        if queue.bytes > self.options.wal_queue_bytes_max || self.is_backlogged() {
+            return Err(Refusal::Overloaded);
+        }
+        let before = queue.records;
+        for submission in submissions {
+            queue.bytes += submission.row.cost_bytes();
+            queue.records += 1;
+            queue.waiting.push(Queued::Row(submission));
+        }
+        let after = queue.records;
+        drop(queue);
+        self.wake(before, after);
+        Ok(())
+    }
+
+    /// Queues what groups remember and what their commands came to; single rows are not among it.
+    /// A crash may leave the first few of the records. However much waits, they are queued: groups
+    /// bound what they have under way.
+    ///
+    /// # Errors
+    /// [`Refusal::LogFailed`] when nothing was queued; `reply_to` then hears nothing.
+    pub(crate) fn submit_group(
+        &self,
+        records: Vec<LogRecord>,
+        reply_to: ReplyTo,
+    ) -> Result<(), Refusal> {
+        let placed = |record: &LogRecord| !matches!(record, LogRecord::Row(_));
+        debug_assert!(records.iter().all(placed), "a single row has no partition here");
+        if self.health.is_failed() {
+            return Err(Refusal::LogFailed);
+        }
+        let mut queue = self.queue.lock();
+        let before = queue.records;
+        queue.records += records.len();
+        let after = queue.records;
+        queue.waiting.push(Queued::Groups(GroupSubmission { records, reply_to }));
+        drop(queue);
+        self.wake(before, after);
+        Ok(())
+    }
+
+    /// Wakes the task that commits, if so many records more are a reason to.
+    fn wake(&self, before: usize, after: usize) {
+        if before == 0 || (before < GATHER_ENOUGH_WRITES && after >= GATHER_ENOUGH_WRITES) {
+            self.queued.notify_one();
+        }
+    }
+
+    /// Records that wait for a commit.
+    pub(crate) fn queued_records(&self) -> usize {
+        self.queue.lock().records
+    }
+
+    /// Commits what is queued, group by group, until asked to stop and the queue is empty.
+    pub(crate) async fn run(&self, completions: Arc<dyn Completions>, mut stop: Stop) {
+        let mut rate = Rate::default();
+        let mut last_commit = self.env.now();
+        loop {
+            let waiting = self.take();
+            if waiting.is_empty() {
+                if stop.is_requested() {
+                    return;
+                }
+                tokio::select! { biased;
+                    () = self.queued.notified() => {}
+                    () = stop.requested() => {}
+                }
+                self.gather(rate, last_commit).await;
+                continue;
+            }
+            last_commit = self.env.now();
+            let batch = self.without_expired(waiting, &*completions);
+            rate.count(batch.records.len(), last_commit);
+            self.commit(batch, &*completions).await;
+            if self.queued_records() > 0 {
+                self.gather(rate, last_commit).await;
+            }
+        }
+    }
+
+    /// While writes arrive in numbers, waits until enough have gathered, or until
+    /// `group_commit_interval` after the last commit.
+    async fn gather(&self, rate: Rate, last_commit: Moment) {
+        let interval = self.options.group_commit_interval;
+        if rate.expected_within(interval) < GATHER_MIN_WRITES {
+            return;
+        }
+        let until = last_commit + interval;
+        while self.queued_records() < GATHER_ENOUGH_WRITES && self.env.now() < until {
+            tokio::select! { biased;
+                () = self.queued.notified() => {}
+                () = self.env.sleep_until(until) => {}
+            }
+        }
+    }
+
+    fn take(&self) -> Vec<Queued> {
+        std::mem::take(&mut *self.queue.lock()).waiting
+    }
+
+    async fn commit(&self, batch: Batch, completions: &dyn Completions) {
+        let Batch { records, partitions, replies } = batch;
+        let outcome = match records.is_empty() {
+            true => Ok(()),
+            false => self.commit_records(records, partitions).await,
+        };
+        for reply_to in replies {
+            completions.on_committed(reply_to, outcome);
+        }
+    }
+
+    async fn commit_records(
+        &self,
+        records: Vec<LogRecord>,
+        partitions: Vec<PartitionId>,
+    ) -> Result<(), Refusal> {
+        let (wal, group_logs) = (Arc::clone(&self.wal), Arc::clone(&self.group_logs));
+        let job = move || {
+            let mut wal = wal.lock();
+            let outcome = group_log::commit(&mut wal, &group_logs, &records);
+            (outcome, records, wal.wants_segment())
+        };
+        let (outcome, records, wants_segment) = run_blocking(&*self.env, job).await;
+        if wants_segment {
+            self.segment_wanted.notify_one();
+        }
+        let last_lsn = self.judge(outcome)?;
+        self.publish(last_lsn, records, partitions);
+        Ok(())
+    }
+
+    /// Makes a batch of what waits; refuses the rows that came too late.
+    fn without_expired(&self, waiting: Vec<Queued>, completions: &dyn Completions) -> Batch {
+        let now = self.env.now();
+        let mut batch = Batch::default();
+        batch.records.reserve(waiting.len());
+        for queued in waiting {
+            match queued {
+                Queued::Row(late) if late.expires < now => {
+                    completions.on_committed(late.reply_to, Err(Refusal::Expired));
+                }
+                Queued::Row(Submission { row, partition, reply_to, .. }) => {
+                    batch.records.push(LogRecord::Row(row));
+                    batch.partitions.push(partition);
+                    batch.replies.push(reply_to);
+                }
+                Queued::Groups(GroupSubmission { records, reply_to }) => {
+                    batch.records.extend(records);
+                    batch.replies.push(reply_to);
+                }
+            }
+        }
+        batch
+    }
+
+    fn publish(&self, last_lsn: Lsn, records: Vec<LogRecord>, partitions: Vec<PartitionId>) {
+        self.metrics.wal_commits.inc();
+        self.metrics.wal_records.inc_by(records.len() as u64);
+        for record in &records {
+            if let LogRecord::DropKeyspace(keyspace) = record {
+                self.store.drop_keyspace(*keyspace, self.env.now());
+            }
+        }
+        let mut partitions = partitions.into_iter();
+        let rows = records.into_iter().flat_map(|record| {
+            let (single, together) = match record {
+                LogRecord::Row(row) => (partitions.next().map(|it| (it, row)), Vec::new()),
+                LogRecord::Rows(rows) => (None, rows),
+                LogRecord::DropKeyspace(_) | LogRecord::Group(_) => (None, Vec::new()),
+            };
+            single.into_iter().chain(together)
+        });
+        self.store.publish(last_lsn, rows, self.env.now());
+        if self.store.active_bytes() >= self.options.memtable_bytes_max {
+            self.table_full.notify_one();
+        }
+    }
+
+    fn judge(&self, outcome: Result<Lsn, CommitError>) -> Result<Lsn, Refusal> {
+        outcome.map_err(|error| match error {
+            CommitError::Wal(WalError::DiskFull) => {
+                self.health.set_disk_full(true);
+                self.segment_wanted.notify_one();
+                Refusal::DiskFull
+            }
+            error => {
+                self.health.fail(format!("the write-ahead log failed: {error}"));
+                Refusal::LogFailed
+            }
+        })
+    }
+
+    fn is_backlogged(&self) -> bool {
+        let held = self.store.active_bytes() + self.store.frozen_bytes();
+        held > self.options.memtable_bytes_max.saturating_mul(BACKLOG_TABLES_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lone_writer_is_never_made_to_wait_and_a_crowd_is() {
+        let interval = Duration::from_millis(2);
+        let mut rate = Rate::default();
+        rate.count(20, Moment(20_000));
+        assert!(rate.expected_within(interval) < GATHER_MIN_WRITES);
+        rate.count(200, Moment(40_000));
+        assert!(rate.expected_within(interval) >= GATHER_MIN_WRITES);
+    }
+
+    #[test]
+    fn the_rate_falls_once_writes_cease() {
+        let mut rate = Rate::default();
+        rate.count(1_000, Moment(20_000));
+        rate.count(1, Moment(2_020_000));
+        assert_eq!(rate.expected_within(Duration::from_millis(2)), 0);
+    }
+}

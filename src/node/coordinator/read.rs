@@ -1,0 +1,282 @@
+//! One read: ask R replicas, merge, repair the stale, hedge the slow.
+
+use tokio::sync::oneshot;
+
+use crate::net::transport::SendError;
+use crate::node::committer::ReplyTo;
+use crate::node::coordinator::write::stopped;
+use crate::node::coordinator::{Coordinator, Owner, placement};
+use crate::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions};
+use crate::node::topology::Placement;
+use crate::protocol::message::{Class, Found, Message, Read, Refusal, Want, Write};
+use crate::protocol::quorum::read::{ReadEffect, ReadQuorum, ReadSetup, ReadSuccess};
+use crate::protocol::quorum::{Primary, QuorumError};
+use crate::types::{Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row};
+
+type Answer = Result<ReadSuccess, QuorumError>;
+
+/// What a read is about; the same from its beginning to its end.
+#[derive(Clone)]
+struct Subject {
+    keyspace: KeyspaceId,
+    partition: PartitionId,
+    key: Key,
+    started: Moment,
+    deadline: Moment,
+}
+
+/// A read in flight.
+pub(crate) struct ReadOperation {
+    core: ReadQuorum,
+    subject: Subject,
+    client: Option<oneshot::Sender<Answer>>,
+}
+
+/// What the core wants done, with what it takes to do it.
+enum Order {
+    Ask { to: NodeId, want: Want },
+    Repair { to: NodeId, record: Record, awaited: bool },
+}
+
+impl Coordinator {
+    /// Reads a key and waits for its read quorum.
+    ///
+    /// # Errors
+    /// Any [`RequestError`].
+    pub(crate) async fn read(
+        &self,
+        keyspace: KeyspaceId,
+        key: Key,
+        options: &RequestOptions,
+    ) -> Result<ReadAnswer, RequestError> {
+        self.check_admission()?;
+        let topology = self.topology.load();
+        let placement = placement(&topology, keyspace, options)?;
+        let required = placement.read_quorum(options)?;
+        let started = self.env.now();
+        let deadline = started + self.timeout(options.timeout);
+        let partition = placement.ring.partition_of(&key);
+        let subject = Subject { keyspace, partition, key, started, deadline };
+        let primaries = self.primaries(&topology.up, &placement.ring, partition);
+        let setup = self.read_setup(primaries, required, &subject);
+        let answer = self.begin_read(setup, subject).await;
+        let success = answer.map_err(|error| self.fail(error, started))?;
+        Ok(read_answer(success, required, placement))
+    }
+
+    fn read_setup(
+        &self,
+        mut primaries: Vec<Primary>,
+        required: u32,
+        subject: &Subject,
+    ) -> ReadSetup {
+        let now = subject.started;
+        // This node itself first: its answer costs no message.
+        primaries.sort_by_key(|primary| primary.node != self.own);
+        let own_first = usize::from(primaries.first().is_some_and(|p| p.node == self.own));
+        let remote = &mut primaries[own_first..];
+        self.latencies.sort(remote, |primary| primary.node, now);
+        let hedge_after = (remote.len() + own_first > required as usize)
+            .then(|| self.latencies.hedge_after(remote.iter().map(|p| p.node), now));
+        let blocking_repair = required > 1;
+        ReadSetup { primaries, required, blocking_repair, hedge_after, deadline: subject.deadline }
+    }
+
+    /// Serves what this node itself can answer before anything is queued or sent: a read at ONE on
+    /// a replica ends right here.
+    async fn begin_read(&self, setup: ReadSetup, subject: Subject) -> Answer {
+        let required = setup.required;
+        let mut core = ReadQuorum::new(setup, subject.started);
+        let mut orders = Vec::new();
+        let mut answered = None;
+        while let Some(effect) = core.poll() {
+            match effect {
+                ReadEffect::Ask { to, want } if to == self.own => {
+                    let outcome = self.read_here(&subject, want);
+                    hear(&mut core, to, outcome, subject.started);
+                }
+                effect => answered = sort_effect(effect, &mut orders).or(answered),
+            }
+        }
+        match answered {
+            Some(answer) if core.is_done() && orders.is_empty() => answer,
+            answered => self.continue_read(core, subject, orders, answered, required).await,
+        }
+    }
+
+    async fn continue_read(
+        &self,
+        core: ReadQuorum,
+        subject: Subject,
+        orders: Vec<Order>,
+        answered: Option<Answer>,
+        required: u32,
+    ) -> Answer {
+        let (client, answer) = oneshot::channel();
+        let client = if answered.is_none() { Some(client) } else { None };
+        let next = core.next_deadline();
+        let number = self.reads.insert(ReadOperation { core, subject: subject.clone(), client });
+        if let Some(moment) = next {
+            self.deadlines.add(moment, Owner::Read.request(number));
+        }
+        for order in orders {
+            self.carry_out_read(number, &subject, order);
+        }
+        match answered {
+            Some(answer) => answer,
+            // The sender goes without an answer only when the node stops under the request.
+            None => answer.await.unwrap_or(Err(stopped(required))),
+        }
+    }
+
+    /// Takes one replica's answer.
+    pub(super) fn on_found(&self, from: NodeId, number: u64, outcome: Result<Found, Refusal>) {
+        let now = self.env.now();
+        let started = self.step_read(number, |core, now| hear(core, from, outcome, now));
+        if let Some(started) = started {
+            self.latencies.record(from, now.since(started), now);
+        }
+    }
+
+    /// Takes one replica's answer to a repair.
+    pub(super) fn on_repaired(&self, from: NodeId, number: u64, outcome: Result<(), Refusal>) {
+        self.step_read(number, |core, now| match outcome {
+            Ok(()) => core.on_repaired(from, now),
+            Err(refusal) => core.on_repair_refused(from, refusal, now),
+        });
+    }
+
+    pub(super) fn on_read_deadline(&self, number: u64) {
+        let next = self.reads.step(number, |operation| {
+            let hedges = operation.core.next_deadline() < Some(operation.subject.deadline);
+            (hedges, false)
+        });
+        if next == Some(true) {
+            self.metrics.reads_hedged.inc();
+        }
+        self.step_read(number, ReadQuorum::on_tick);
+        let next = self.reads.step(number, |operation| (operation.core.next_deadline(), false));
+        if let Some(Some(moment)) = next {
+            self.deadlines.add(moment, Owner::Read.request(number));
+        }
+    }
+
+    /// Gives one event to a read's core and does what it then wants; when the read began.
+    pub(super) fn step_read(
+        &self,
+        number: u64,
+        event: impl FnOnce(&mut ReadQuorum, Moment),
+    ) -> Option<Moment> {
+        let now = self.env.now();
+        let (orders, subject) = self.reads.step(number, |operation| {
+            event(&mut operation.core, now);
+            let orders = operation.drain();
+            ((orders, operation.subject.clone()), operation.core.is_done())
+        })?;
+        for order in orders {
+            self.carry_out_read(number, &subject, order);
+        }
+        Some(subject.started)
+    }
+
+    fn carry_out_read(&self, number: u64, subject: &Subject, order: Order) {
+        match order {
+            Order::Ask { to, want } if to == self.own => {
+                let outcome = self.read_here(subject, want);
+                self.step_read(number, |core, now| hear(core, to, outcome, now));
+            }
+            Order::Ask { to, want } => self.ask(number, subject, to, want),
+            Order::Repair { to, record, awaited } => {
+                self.repair(number, subject, to, record, awaited);
+            }
+        }
+    }
+
+    fn read_here(&self, subject: &Subject, want: Want) -> Result<Found, Refusal> {
+        self.replica.read(subject.keyspace, subject.partition, &subject.key, want)
+    }
+
+    fn ask(&self, number: u64, subject: &Subject, to: NodeId, want: Want) {
+        let read = Read {
+            request: Owner::Read.request(number),
+            keyspace: subject.keyspace,
+            key: subject.key.clone(),
+            want,
+            time_left: subject.deadline.since(self.env.now()),
+        };
+        let sent = self.transport.send(to, Class::Client, Message::Read(read));
+        if let Err(error) = sent {
+            self.step_read(number, |core, now| match error {
+                SendError::NotConnected { .. } => core.on_unsent(to, now),
+                SendError::QueueFull { .. } => core.on_refusal(to, Refusal::Overloaded, now),
+            });
+        }
+    }
+
+    fn repair(&self, number: u64, subject: &Subject, to: NodeId, record: Record, awaited: bool) {
+        self.metrics.read_repairs.inc();
+        let request = Owner::Read.request(number);
+        let row = Row { keyspace: subject.keyspace, key: subject.key.clone(), record };
+        let time_left = subject.deadline.since(self.env.now());
+        let refused = if to == self.own {
+            let reply_to = ReplyTo::Own(request);
+            self.replica.write(row, subject.partition, time_left, reply_to).err()
+        } else {
+            let class = if awaited { Class::Client } else { Class::Repair };
+            let write = Write { request, row, hint_for: None, time_left };
+            // What could not be sent is as good as refused: nothing was changed.
+            self.transport.send(to, class, Message::Write(write)).err().map(|_| Refusal::NotServing)
+        };
+        if let Some(refusal) = refused {
+            self.step_read(number, |core, now| core.on_repair_refused(to, refusal, now));
+        }
+    }
+}
+
+impl ReadOperation {
+    /// Hears the core out: answers the client here, returns what must be done outside the lock.
+    fn drain(&mut self) -> Vec<Order> {
+        let mut orders = Vec::new();
+        while let Some(effect) = self.core.poll() {
+            // The client is let go of only with its answer: other effects come before it.
+            if let Some(answer) = sort_effect(effect, &mut orders)
+                && let Some(client) = self.client.take()
+            {
+                // A client that went away does not end its read: repairs go on.
+                let _client_gone = client.send(answer);
+            }
+        }
+        orders
+    }
+}
+
+fn sort_effect(effect: ReadEffect, orders: &mut Vec<Order>) -> Option<Answer> {
+    match effect {
+        ReadEffect::Ask { to, want } => orders.push(Order::Ask { to, want }),
+        ReadEffect::Repair { to, record, awaited } => {
+            orders.push(Order::Repair { to, record, awaited });
+        }
+        ReadEffect::Answer(answer) => return Some(answer),
+    }
+    None
+}
+
+fn hear(core: &mut ReadQuorum, from: NodeId, outcome: Result<Found, Refusal>, now: Moment) {
+    match outcome {
+        Ok(found) => core.on_found(from, found, now),
+        Err(refusal) => core.on_refusal(from, refusal, now),
+    }
+}
+
+fn read_answer(success: ReadSuccess, required: u32, placement: &Placement) -> ReadAnswer {
+    let receipt = Receipt {
+        version: success.record.as_ref().map(|record| record.version),
+        required,
+        replicas: placement.ring.replicas_in_effect(),
+        acknowledged: success.answered,
+        repaired: success.repaired,
+        under_replicated: placement.is_under_replicated(),
+        ..Receipt::default()
+    };
+    ReadAnswer { value: success.record.and_then(|record| record.value), receipt }
+}

@@ -1,0 +1,240 @@
+//! One write: stamp it, send it to all replicas, answer at W acknowledgements, hint the absent.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::net::transport::SendError;
+use crate::node::committer::ReplyTo;
+use crate::node::coordinator::{Coordinator, Owner, placement};
+use crate::node::request::{Receipt, RequestError, RequestOptions};
+use crate::node::topology::Placement;
+use crate::protocol::message::{Class, Message, Refusal, RequestId, Write};
+use crate::protocol::quorum::QuorumError;
+use crate::protocol::quorum::write::{WriteEffect, WriteQuorum, WriteSetup, WriteSuccess};
+use crate::protocol::ring::Ring;
+use crate::types::{Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row, Version};
+
+type Answer = Result<WriteSuccess, QuorumError>;
+
+/// A write in flight.
+pub(crate) struct WriteOperation {
+    core: WriteQuorum,
+    row: Row,
+    partition: PartitionId,
+    deadline: Moment,
+    client: Option<oneshot::Sender<Answer>>,
+    /// Primaries whose hint was not admitted; the receipt must not name them as hinted.
+    unhinted: Vec<NodeId>,
+}
+
+/// What the core wants done, with what it takes to do it.
+enum Order {
+    Send { to: NodeId, write: Write, partition: PartitionId },
+    Hint { target: NodeId, row: Row },
+}
+
+impl Coordinator {
+    /// Writes a record (a tombstone when `value` is `None`) and waits for its write quorum.
+    ///
+    /// # Errors
+    /// Any [`RequestError`]; its outcome tells what is known of the effect.
+    pub(crate) async fn write(
+        &self,
+        keyspace: KeyspaceId,
+        key: Key,
+        value: Option<Bytes>,
+        options: &RequestOptions,
+    ) -> Result<Receipt, RequestError> {
+        self.check_admission()?;
+        let topology = self.topology.load();
+        let placement = placement(&topology, keyspace, options)?;
+        let required = placement.write_quorum(options)?;
+        let version = self.stamp(options)?;
+        let row = Row { keyspace, key, record: Record { version, value } };
+        let partition = placement.ring.partition_of(&row.key);
+        let started = self.env.now();
+        let deadline = started + self.timeout(options.timeout);
+        let sloppy = options.sloppy.unwrap_or(self.sloppy);
+        let setup = WriteSetup {
+            primaries: self.primaries(&topology.up, &placement.ring, partition),
+            fallbacks: self.fallbacks(&topology.up, &placement.ring, partition, sloppy),
+            required,
+            sloppy,
+            deadline,
+        };
+        let answer = self.begin_write(setup, row, partition, deadline, started).await;
+        let success = answer.map_err(|error| self.fail(error, started))?;
+        Ok(receipt(success, version, required, placement))
+    }
+
+    async fn begin_write(
+        &self,
+        setup: WriteSetup,
+        row: Row,
+        partition: PartitionId,
+        deadline: Moment,
+        started: Moment,
+    ) -> Answer {
+        let required = setup.required;
+        let core = WriteQuorum::new(setup, started);
+        let (client, answer) = oneshot::channel();
+        let client = Some(client);
+        let unhinted = Vec::new();
+        let number =
+            self.writes.insert(WriteOperation { core, row, partition, deadline, client, unhinted });
+        self.deadlines.add(deadline, Owner::Write.request(number));
+        self.step_write(number, |_, _| {});
+        // The sender goes without an answer only when the node stops under the request.
+        answer.await.unwrap_or(Err(stopped(required)))
+    }
+
+    /// Takes one replica's answer.
+    pub(super) fn on_acknowledged(&self, from: NodeId, number: u64, outcome: Result<(), Refusal>) {
+        self.step_write(number, |core, now| match outcome {
+            Ok(()) => core.on_ack(from, now),
+            Err(refusal) => core.on_refusal(from, refusal, now),
+        });
+    }
+
+    pub(super) fn on_write_deadline(&self, number: u64) {
+        self.step_write(number, WriteQuorum::on_tick);
+    }
+
+    /// Gives one event to a write's core and does what it then wants.
+    pub(super) fn step_write(&self, number: u64, event: impl FnOnce(&mut WriteQuorum, Moment)) {
+        let now = self.env.now();
+        let orders = self.writes.step(number, |operation| {
+            event(&mut operation.core, now);
+            (operation.drain(number, now), operation.core.is_done())
+        });
+        for order in orders.unwrap_or_default() {
+            self.carry_out_write(number, order);
+        }
+    }
+
+    fn carry_out_write(&self, number: u64, order: Order) {
+        match order {
+            Order::Send { to, write, partition } if to == self.own => {
+                if let Err(refusal) = self.write_here(number, write, partition) {
+                    self.step_write(number, |core, now| core.on_refusal(to, refusal, now));
+                }
+            }
+            Order::Send { to, write, .. } => {
+                let sent = self.transport.send(to, Class::Client, Message::Write(write));
+                if let Err(error) = sent {
+                    self.step_write(number, |core, now| match error {
+                        SendError::NotConnected { .. } => core.on_unsent(to, now),
+                        // A full queue is overload, and overload is never hinted.
+                        SendError::QueueFull { .. } => {
+                            core.on_refusal(to, Refusal::Overloaded, now);
+                        }
+                    });
+                }
+            }
+            Order::Hint { target, row } => {
+                // No stream leads to this node itself: a hint for it would never be delivered. Its
+                // own copy, refused or late, is mended by the next read.
+                if target == self.own || !self.handoff.keep(target, row) {
+                    self.writes.step(number, |write| (write.unhinted.push(target), false));
+                }
+            }
+        }
+    }
+
+    /// Writes this node's own copy, or as a fallback the hint for the primary that it stands in
+    /// for: a row in its own table would never reach that one.
+    fn write_here(&self, number: u64, write: Write, partition: PartitionId) -> Result<(), Refusal> {
+        let reply_to = ReplyTo::Own(Owner::Write.request(number));
+        match write.hint_for {
+            Some(target) => self.handoff.keep_durably(target, write.row, reply_to),
+            None => self.replica.write(write.row, partition, write.time_left, reply_to),
+        }
+    }
+
+    fn stamp(&self, options: &RequestOptions) -> Result<Version, RequestError> {
+        let above = options.context.map(|context| context.timestamp);
+        let timestamp = self.clock.stamp(above).map_err(|error| RequestError::Invalid {
+            field: "context",
+            problem: error.to_string(),
+        })?;
+        Ok(Version { timestamp, incarnation: self.incarnation })
+    }
+
+    fn fallbacks(
+        &self,
+        up: &BTreeSet<NodeId>,
+        ring: &Ring,
+        partition: PartitionId,
+        sloppy: bool,
+    ) -> Vec<NodeId> {
+        if !sloppy {
+            return Vec::new();
+        }
+        let reachable = |node: &NodeId| self.reach(up, *node);
+        ring.fallbacks(partition).filter(reachable).collect()
+    }
+}
+
+impl WriteOperation {
+    /// Hears the core out: answers the client here, returns what must be done outside the lock.
+    fn drain(&mut self, number: u64, now: Moment) -> Vec<Order> {
+        let mut orders = Vec::new();
+        while let Some(effect) = self.core.poll() {
+            match effect {
+                WriteEffect::Send { to, hint_for } => {
+                    let write = self.message(Owner::Write.request(number), hint_for, now);
+                    orders.push(Order::Send { to, write, partition: self.partition });
+                }
+                WriteEffect::Hint { target } => {
+                    orders.push(Order::Hint { target, row: self.row.clone() });
+                }
+                WriteEffect::Answer(answer) => self.answer(answer),
+            }
+        }
+        orders
+    }
+
+    fn message(&self, request: RequestId, hint_for: Option<NodeId>, now: Moment) -> Write {
+        Write { request, row: self.row.clone(), hint_for, time_left: self.deadline.since(now) }
+    }
+
+    fn answer(&mut self, mut answer: Answer) {
+        if let Ok(success) = &mut answer {
+            success.hinted.retain(|target| !self.unhinted.contains(target));
+        }
+        if let Some(client) = self.client.take() {
+            // A client that went away does not end its write.
+            let _client_gone = client.send(answer);
+        }
+    }
+}
+
+fn receipt(
+    success: WriteSuccess,
+    version: Version,
+    required: u32,
+    placement: &Placement,
+) -> Receipt {
+    Receipt {
+        version: Some(version),
+        required,
+        replicas: placement.ring.replicas_in_effect(),
+        acknowledged: success.acknowledged,
+        hinted: success.hinted,
+        fallbacks: success.fallbacks,
+        repaired: Vec::new(),
+        under_replicated: placement.is_under_replicated(),
+        ..Receipt::default()
+    }
+}
+
+/// What a request is told when the node stops before its quorum has answered.
+pub(super) fn stopped(required: u32) -> QuorumError {
+    QuorumError::Timeout {
+        required,
+        received: 0,
+        outcome: crate::protocol::quorum::Outcome::Unknown,
+    }
+}

@@ -1,0 +1,217 @@
+//! Routes what arrives, from peers and from the log, to whom it concerns.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::net::transport::{Inbox, Transport};
+use crate::node::committer::{Completions, ReplyTo};
+use crate::node::coordinator::Coordinator;
+use crate::node::early::Early;
+use crate::node::groups::client::GroupClient;
+use crate::node::groups::gateway::Gateway;
+use crate::node::groups::inbox::Event;
+use crate::node::hinted_handoff::HintedHandoff;
+use crate::node::members::Members;
+use crate::node::refill::Refill;
+use crate::node::replica::Replica;
+use crate::node::scans::Scans;
+use crate::node::tasks::Stop;
+use crate::node::topology::TopologyCell;
+use crate::protocol::message::{
+    Class, Forward, ForwardRefusal, ForwardReply, Message, Read, ReadReply, Refusal, RequestId,
+    Write, WriteReply,
+};
+use crate::types::{KeyspaceId, NodeId};
+
+/// Those whom a message may concern.
+pub(crate) struct Recipients {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) topology: Arc<TopologyCell>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) early: Early,
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) handoff: Arc<HintedHandoff>,
+    pub(crate) members: Arc<Members>,
+    pub(crate) scans: Arc<Scans>,
+    pub(crate) refill: Arc<Refill>,
+    pub(crate) groups: Arc<Gateway>,
+    pub(crate) group_client: Arc<GroupClient>,
+}
+
+/// Takes messages before its recipients exist: what arrives until then is lost, as on any network.
+#[derive(Default)]
+pub(crate) struct Dispatcher {
+    recipients: OnceLock<Recipients>,
+}
+
+impl Dispatcher {
+    /// Names the recipients, once.
+    pub(crate) fn connect(&self, recipients: Recipients) {
+        let first = self.recipients.set(recipients).is_ok();
+        assert!(first, "invariant: a node is attached to its cluster once");
+    }
+
+    /// Serves what waits for news of its keyspace when there is news, until asked to stop.
+    pub(crate) async fn run(self: Arc<Self>, mut stop: Stop) {
+        let Some(recipients) = self.recipients.get() else { return };
+        let mut topologies = recipients.topology.follow();
+        while !stop.is_requested() {
+            tokio::select! { biased;
+                () = stop.requested() => {}
+                changed = topologies.changed() => if changed.is_err() { return },
+            }
+            recipients.serve_early();
+        }
+    }
+}
+
+impl Inbox for Dispatcher {
+    fn on_messages(&self, from: NodeId, messages: Vec<Message>) {
+        let Some(recipients) = self.recipients.get() else { return };
+        if recipients.members.is_forgotten(from) {
+            return;
+        }
+        for message in messages {
+            recipients.on_message(from, message);
+        }
+    }
+
+    fn on_connected(&self, peer: NodeId) {
+        let Some(recipients) = self.recipients.get() else { return };
+        recipients.handoff.on_reachable(peer);
+        recipients.refill.wake();
+    }
+
+    fn on_disconnected(&self, peer: NodeId) {
+        let Some(recipients) = self.recipients.get() else { return };
+        recipients.coordinator.on_disconnected(peer);
+        recipients.group_client.on_disconnected(peer);
+        recipients.groups.push(Event::Disconnected(peer));
+        recipients.handoff.on_disconnected(peer);
+        recipients.refill.on_disconnected(peer);
+    }
+}
+
+impl Completions for Dispatcher {
+    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<(), Refusal>) {
+        let Some(recipients) = self.recipients.get() else { return };
+        match reply_to {
+            ReplyTo::Own(request) => {
+                let own = recipients.coordinator.own;
+                recipients.coordinator.on_write_reply(own, request, outcome);
+            }
+            ReplyTo::Peer(peer, request) => recipients.acknowledge(peer, request, outcome),
+            // Who stopped waiting does not need to hear.
+            ReplyTo::Waiter(waiter) => drop(waiter.send(outcome)),
+            ReplyTo::Nobody => {}
+        }
+    }
+}
+
+impl Recipients {
+    fn on_message(&self, from: NodeId, message: Message) {
+        match message {
+            Message::Write(write) => self.on_write(from, write),
+            Message::WriteReply(reply) => {
+                self.coordinator.on_write_reply(from, reply.request, reply.outcome);
+            }
+            Message::Read(read) => self.on_read(from, read),
+            Message::ReadReply(reply) => {
+                self.coordinator.on_read_reply(from, reply.request, reply.outcome);
+            }
+            Message::Scan(scan) => self.scans.serve(from, scan),
+            Message::ScanReply(reply) => self.refill.on_page(from, reply),
+            Message::Group(message) => self.groups.push(Event::Message(from, message)),
+            Message::Forward(forward) => self.on_forward(from, forward),
+            Message::ForwardReply(reply) => self.group_client.on_reply(reply),
+            Message::Snapshot(chunk) => self.groups.push(Event::Snapshot(from, chunk)),
+            Message::SnapshotReply(reply) => self.groups.push(Event::SnapshotReply(reply)),
+        }
+    }
+
+    fn on_forward(&self, from: NodeId, forward: Forward) {
+        let Forward { request, group, ask, time_left } = forward;
+        let asker = (from, request);
+        let taken = match time_left.is_zero() {
+            true => Err(ForwardRefusal::Expired),
+            false => self.groups.ask_for(asker, group, ask),
+        };
+        if let Err(refusal) = taken {
+            let reply = ForwardReply { request, outcome: Err(refusal) };
+            self.reply(from, Class::Client, Message::ForwardReply(reply));
+        }
+    }
+
+    /// Lets a request wait until this node has heard of its keyspace.
+    fn on_early(&self, from: NodeId, keyspace: KeyspaceId, message: Message) {
+        let unheard = Err(Refusal::NotServing);
+        let Err(refused) = self.early.keep(from, message) else {
+            // It may have been heard of in between.
+            if self.topology.load().check_keyspace(keyspace) != unheard {
+                self.serve_early();
+            }
+            return;
+        };
+        match *refused {
+            Message::Write(write) => self.acknowledge(from, write.request, unheard),
+            Message::Read(Read { request, .. }) => {
+                let outcome = Err(Refusal::NotServing);
+                self.reply(from, Class::Client, Message::ReadReply(ReadReply { request, outcome }));
+            }
+            _ => {}
+        }
+    }
+
+    fn serve_early(&self) {
+        for (from, message) in self.early.take() {
+            self.on_message(from, message);
+        }
+    }
+
+    fn on_write(&self, from: NodeId, write: Write) {
+        let topology = self.topology.load();
+        let known = topology.check_keyspace(write.row.keyspace);
+        if known == Err(Refusal::NotServing) {
+            return self.on_early(from, write.row.keyspace, Message::Write(write));
+        }
+        let Write { request, row, hint_for, time_left } = write;
+        let outcome = known.and_then(|()| match hint_for {
+            Some(target) => {
+                let admitted = self.replica.admit_stamp(&row);
+                let waiter = ReplyTo::Peer(from, request);
+                admitted.and_then(|()| self.handoff.keep_durably(target, row, waiter))
+            }
+            None => {
+                let partition = topology.ring.partition_of(&row.key);
+                let reply_to = ReplyTo::Peer(from, request);
+                self.replica.write(row, partition, time_left, reply_to)
+            }
+        });
+        if let Err(refusal) = outcome {
+            self.acknowledge(from, request, Err(refusal));
+        }
+    }
+
+    fn on_read(&self, from: NodeId, read: Read) {
+        let topology = self.topology.load();
+        let known = topology.check_keyspace(read.keyspace);
+        if known == Err(Refusal::NotServing) {
+            return self.on_early(from, read.keyspace, Message::Read(read));
+        }
+        let partition = topology.ring.partition_of(&read.key);
+        let held = |()| self.replica.read(read.keyspace, partition, &read.key, read.want);
+        let outcome = known.and_then(held);
+        let reply = ReadReply { request: read.request, outcome };
+        self.reply(from, Class::Client, Message::ReadReply(reply));
+    }
+
+    fn acknowledge(&self, peer: NodeId, request: RequestId, outcome: Result<(), Refusal>) {
+        self.reply(peer, Class::Client, Message::WriteReply(WriteReply { request, outcome }));
+    }
+
+    fn reply(&self, peer: NodeId, class: Class, message: Message) {
+        // A reply that cannot be sent is a lost message: its request runs into its deadline.
+        if let Err(error) = self.transport.send(peer, class, message) {
+            tracing::debug!(%error, "a reply was not sent");
+        }
+    }
+}

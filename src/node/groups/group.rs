@@ -1,0 +1,409 @@
+//! One replica of one group: its Raft core, its state machine, and who waits for what.
+//!
+//! [`Group::pass`] does the driver's duties in the order that the core prescribes: what may leave
+//! leaves, what must be durable goes into the batch, what is committed is applied, and those who
+//! waited are answered.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use crate::config::GroupOptions;
+use crate::node::groups::batch::{Batch, Outcome};
+use crate::node::groups::machine::{GroupMachine, MachineError, Told as MachineTold};
+use crate::node::groups::open::start_of;
+use crate::node::groups::overlay::{GroupRowError, GroupRows, Overlay};
+use crate::node::groups::waiting::{Answer, Asker, ReadWaiting, Waiting};
+use crate::protocol::group::pass::Pass;
+use crate::protocol::message::{ForwardRefusal, GroupMessage, Told};
+use crate::protocol::raft::entry::{Entry, HardState, LogStart, Restored};
+use crate::protocol::raft::message::Message as RaftMessage;
+use crate::protocol::raft::{Options, ProposeError, Raft, Ready, Write};
+use crate::storage::store::Store;
+use crate::storage::wal::{GroupRecord, LogRecord};
+use crate::types::{GroupId, Key, KeyspaceId, LogIndex, NodeId, PartitionId, ReplicaId, Row, Term};
+
+/// What a pass wants done.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// What a record of entries may have at most, in bytes.
+    record_bytes_max: usize,
+    /// Messages, each with the node that it is for.
+    pub(crate) messages: Vec<(NodeId, GroupMessage)>,
+    /// What must become durable.
+    pub(crate) batch: Batch,
+    /// Answers to those who asked.
+    pub(crate) answers: Vec<(Asker, Answer)>,
+    /// Replicas that need a snapshot of their group.
+    pub(crate) snapshots: Vec<(GroupId, ReplicaId)>,
+    /// Keys that changed, for snapshots under way.
+    pub(crate) changed: Vec<(GroupId, Vec<Row>)>,
+    /// Groups that were led by another replica, or by none, before.
+    pub(crate) leaders_changed: Vec<GroupId>,
+}
+
+impl Effects {
+    /// Nothing to do yet.
+    pub(crate) fn new(record_bytes_max: usize) -> Effects {
+        Effects { record_bytes_max, ..Effects::default() }
+    }
+}
+
+/// One replica of one group.
+pub(crate) struct Group {
+    pub(crate) id: GroupId,
+    pub(crate) replica: ReplicaId,
+    pub(crate) raft: Raft,
+    pub(crate) machine: GroupMachine,
+    overlay: Overlay,
+    /// Committed and not applied yet: the store failed when it was their turn.
+    backlog: VecDeque<Entry>,
+    waiting: Waiting,
+    /// Where replicas run that the membership here does not name yet.
+    heard: BTreeMap<ReplicaId, NodeId>,
+    /// The last entry whose outcome is on its way to the log, or there.
+    logged: LogIndex,
+    /// The last entry whose outcome is durable.
+    durable: LogIndex,
+    leader_before: (Term, Option<ReplicaId>),
+    installing: bool,
+    /// True while the end of a snapshot is on its way to the log: what the core wants written now
+    /// would follow the log that the snapshot replaces.
+    sealed: bool,
+}
+
+/// What a group starts with.
+pub(crate) struct Beginning {
+    pub(crate) id: GroupId,
+    pub(crate) replica: ReplicaId,
+    pub(crate) restored: Restored,
+    pub(crate) machine: GroupMachine,
+    /// True when its rows are of no single moment: it waits for a snapshot.
+    pub(crate) installing: bool,
+}
+
+impl Group {
+    pub(crate) fn new(beginning: Beginning, options: Options, seed: u64, now: u64) -> Group {
+        let Beginning { id, replica, restored, machine, installing } = beginning;
+        let durable = restored.applied;
+        Group {
+            id,
+            replica,
+            raft: Raft::new(replica, options, restored, seed, now),
+            machine,
+            overlay: Overlay::default(),
+            backlog: VecDeque::new(),
+            waiting: Waiting::default(),
+            heard: BTreeMap::new(),
+            logged: durable,
+            durable,
+            leader_before: (Term::default(), None),
+            installing,
+            sealed: false,
+        }
+    }
+
+    /// Takes a message of another replica.
+    pub(crate) fn on_message(&mut self, from: NodeId, message: RaftMessage) {
+        if message.to == self.replica {
+            self.heard.insert(message.from, from);
+            self.raft.step(message);
+        }
+    }
+
+    /// Proposes a command; the asker hears once it was applied here, or that it never will be.
+    pub(crate) fn propose(&mut self, command: Bytes, asker: Asker) -> Option<(Asker, Answer)> {
+        match self.raft.propose(command) {
+            Ok(position) => {
+                self.waiting.proposed(position, asker);
+                None
+            }
+            Err(error) => Some((asker, Err(self.refusal(&error)))),
+        }
+    }
+
+    /// Asks for a read that is as fresh as any answer given before it was asked.
+    pub(crate) fn read(&mut self, read: ReadWaiting) -> Option<(Asker, Answer)> {
+        let token = self.waiting.token();
+        match self.raft.read_index(token) {
+            Ok(()) => {
+                self.waiting.reading(token, read);
+                None
+            }
+            Err(error) => Some((read.asker, Err(self.refusal(&error)))),
+        }
+    }
+
+    /// Queues a read that may be answered once the entry is applied.
+    pub(crate) fn read_at(&mut self, index: LogIndex, read: ReadWaiting) {
+        self.waiting.ripens(index, read);
+    }
+
+    /// What the core wants, done: to be called whenever anything happened to the group.
+    ///
+    /// # Errors
+    /// [`MachineError`] when the store failed: what is committed is applied at a later pass.
+    pub(crate) fn pass(
+        &mut self,
+        store: &Store,
+        effects: &mut Effects,
+    ) -> Result<(), MachineError> {
+        if self.sealed {
+            return Ok(());
+        }
+        while self.raft.has_ready() {
+            let ready = self.raft.ready();
+            self.route(&ready.messages, effects);
+            let Ready { write, committed, reads, reads_lost, snapshots_wanted, .. } = ready;
+            if let Some(write) = write {
+                self.write(write, effects);
+            }
+            self.backlog.extend(committed);
+            for read in reads {
+                self.waiting.read_index_known(read.token, read.index);
+            }
+            let leader = self.leader_node();
+            let refusal = ForwardRefusal::NotLeader { leader };
+            effects.answers.extend(self.waiting.reads_lost(&reads_lost, refusal));
+            let wanted = snapshots_wanted.into_iter();
+            effects.snapshots.extend(wanted.map(|(replica, _)| (self.id, replica)));
+        }
+        self.notice_leader(effects);
+        if self.installing {
+            return Ok(());
+        }
+        self.apply(store, effects)?;
+        self.answer_reads(store, effects)
+    }
+
+    /// The group's write in the batch is durable.
+    pub(crate) fn on_written(&mut self) {
+        self.raft.advance();
+    }
+
+    /// The outcome of what was applied is durable and in the store.
+    pub(crate) fn on_outcome(&mut self, outcome: &Outcome) {
+        self.overlay.published(outcome.revision);
+        self.durable = self.durable.max(outcome.applied);
+    }
+
+    /// Cuts the log where it has grown long: a record that says where it begins from now on.
+    pub(crate) fn compact(&mut self, limits: GroupOptions) -> Option<LogRecord> {
+        let log = self.raft.log();
+        if self.durable.0 < log.start().index.0 + limits.log_entries_max {
+            return None;
+        }
+        let start = log.start_at(LogIndex(self.durable.0 - limits.log_entries_kept))?;
+        self.raft.compact(start.position.index);
+        Some(self.start_record(start))
+    }
+
+    /// The node that leads, as far as this replica knows.
+    pub(crate) fn leader_node(&self) -> Option<NodeId> {
+        self.raft.leader().and_then(|leader| self.node_of(leader))
+    }
+
+    /// Where a replica of the group runs.
+    pub(crate) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        let known = self.raft.log().membership().node(replica);
+        known.or_else(|| self.heard.get(&replica).copied())
+    }
+
+    /// The group's rows, those applied a moment ago included.
+    pub(crate) fn rows<'a>(&'a self, store: &'a Store) -> GroupRows<'a> {
+        GroupRows { store, overlay: &self.overlay, partition: self.partition() }
+    }
+
+    /// A snapshot's rows are on their way into the table: nothing is applied meanwhile.
+    pub(crate) fn set_installing(&mut self) {
+        self.installing = true;
+    }
+
+    /// The last rows of a snapshot are on their way: the replica waits for them.
+    pub(crate) fn seal(&mut self) {
+        self.sealed = true;
+    }
+
+    /// Whether the end of a snapshot is on its way to the log.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// Whether the table is of no single moment.
+    pub(crate) fn is_installing(&self) -> bool {
+        self.installing
+    }
+
+    /// A snapshot's end is in the log of this node, and so the group's log begins there.
+    ///
+    /// Returns the answers to those whose proposals it may or may not hold.
+    pub(crate) fn restore(&mut self, start: LogStart) -> Vec<(Asker, Answer)> {
+        let through = start.position.index;
+        self.sealed = false;
+        self.backlog.retain(|entry| entry.index > through);
+        // Nothing changes if the core has handed out as much: then its entries are in the log.
+        self.raft.restore(start);
+        self.waiting.passed_over(through)
+    }
+
+    /// A snapshot's rows are in place: the machine goes on from there.
+    pub(crate) fn install(&mut self, machine: GroupMachine) {
+        self.durable = self.durable.max(machine.applied().position.index);
+        self.logged = self.durable;
+        self.machine = machine;
+        self.overlay = Overlay::default();
+        self.installing = false;
+    }
+
+    /// What another replica of the group begins with that takes this one's place here: its log
+    /// begins behind what this one had applied, as after a snapshot.
+    pub(crate) fn succeeded_by(self, replica: ReplicaId) -> (Beginning, Overlay) {
+        let start = start_of(self.machine.applied());
+        let applied = start.position.index;
+        let (hard_state, entries) = (HardState::default(), Vec::new());
+        let restored = Restored { hard_state, start, entries, applied };
+        let (id, machine, installing) = (self.id, self.machine, self.installing);
+        (Beginning { id, replica, restored, machine, installing }, self.overlay)
+    }
+
+    /// Takes over rows that were applied and are not in the table yet.
+    pub(crate) fn set_overlay(&mut self, overlay: Overlay) {
+        self.overlay = overlay;
+    }
+
+    /// Tells everyone who waits that the replica is gone from here.
+    pub(crate) fn dismiss(&mut self) -> Vec<(Asker, Answer)> {
+        self.waiting.take_all(&ForwardRefusal::NotReplica)
+    }
+
+    /// How many requests wait here.
+    pub(crate) fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Keys of rows that were applied and are not in the table yet.
+    pub(crate) fn overlay_keys(&self) -> BTreeSet<(KeyspaceId, Key)> {
+        self.overlay.keys()
+    }
+
+    /// How much of the log a replica is known to have; of a leader.
+    pub(crate) fn matched(&self, replica: ReplicaId) -> Option<LogIndex> {
+        self.raft.status().progress.get(&replica).map(|progress| progress.matched)
+    }
+
+    pub(crate) fn partition(&self) -> PartitionId {
+        self.id.partition()
+    }
+
+    /// The record that makes the log begin there.
+    pub(crate) fn start_record(&self, start: LogStart) -> LogRecord {
+        let (group, replica) = (self.id, self.replica);
+        LogRecord::Group(GroupRecord::Start { group, replica, start })
+    }
+
+    fn route(&self, messages: &[RaftMessage], effects: &mut Effects) {
+        for message in messages {
+            // A replica whose node nobody has named is one that was removed: it needs no word.
+            if let Some(node) = self.node_of(message.to) {
+                let message = GroupMessage { group: self.id, message: message.clone() };
+                effects.messages.push((node, message));
+            }
+        }
+    }
+
+    fn write(&self, write: Write, effects: &mut Effects) {
+        let (group, replica) = (self.id, self.replica);
+        let records = &mut effects.batch.records;
+        if let Some(hard_state) = write.hard_state {
+            records.push(LogRecord::Group(GroupRecord::HardState { group, replica, hard_state }));
+        }
+        for entries in GroupRecord::cut(write.entries, effects.record_bytes_max) {
+            records.push(LogRecord::Group(GroupRecord::Entries { group, replica, entries }));
+        }
+        effects.batch.writers.push((group, replica));
+    }
+
+    /// Applies what is committed, in order, and adds its outcome to the batch.
+    fn apply(&mut self, store: &Store, effects: &mut Effects) -> Result<(), MachineError> {
+        let (mut pass, mut pass_bytes) = (Pass::new(), 0);
+        let mut result = Ok(());
+        while !self.backlog.is_empty() {
+            if pass_bytes >= effects.record_bytes_max / 2 {
+                self.log_outcome(std::mem::take(&mut pass), effects);
+                pass_bytes = 0;
+            }
+            let Some(entry) = self.backlog.front() else { break };
+            let partition = self.id.partition();
+            let rows = GroupRows { store, overlay: &self.overlay, partition };
+            match self.machine.apply(entry, &rows) {
+                Ok(MachineTold { reply, rows }) => {
+                    self.overlay.add(&rows);
+                    pass_bytes += rows.iter().map(Row::cost_bytes).sum::<usize>();
+                    pass.add(rows);
+                    let answer = reply.map(Told::Proposed).ok_or(ForwardRefusal::Unknown);
+                    let position = entry.position();
+                    effects.answers.extend(self.waiting.applied(position, answer));
+                    self.backlog.pop_front();
+                }
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.log_outcome(pass, effects);
+        result
+    }
+
+    fn log_outcome(&mut self, pass: Pass, effects: &mut Effects) {
+        let applied = self.machine.applied();
+        let (applied, revision) = (applied.position.index, applied.revision);
+        if applied <= self.logged {
+            return;
+        }
+        self.logged = applied;
+        let outcome = pass.finish(self.machine.applied_row());
+        if let Some((_applied_row, changed)) = outcome.split_last()
+            && !changed.is_empty()
+        {
+            effects.changed.push((self.id, changed.to_vec()));
+        }
+        let partition = self.partition();
+        let rows = outcome.into_iter().map(|row| (partition, row)).collect();
+        effects.batch.records.push(LogRecord::Rows(rows));
+        let (group, replica) = (self.id, self.replica);
+        effects.batch.outcomes.push(Outcome { group, replica, applied, revision });
+    }
+
+    fn answer_reads(&mut self, store: &Store, effects: &mut Effects) -> Result<(), MachineError> {
+        let applied = self.machine.applied().position.index;
+        for read in self.waiting.ripe(applied) {
+            let record = self.rows(store).record(read.keyspace, &read.key);
+            let answer = match &record {
+                Ok(record) => Ok(Told::Read { record: record.clone(), applied }),
+                Err(_) => Err(ForwardRefusal::Storage),
+            };
+            effects.answers.push((read.asker, answer));
+            record.map_err(GroupRowError::Store)?;
+        }
+        Ok(())
+    }
+
+    /// A new leader, or none: proposals of another term will be answered by what took their place.
+    fn notice_leader(&mut self, effects: &mut Effects) {
+        let leader = (self.raft.term(), self.raft.leader());
+        if leader != self.leader_before {
+            self.leader_before = leader;
+            effects.leaders_changed.push(self.id);
+        }
+    }
+
+    fn refusal(&self, error: &ProposeError) -> ForwardRefusal {
+        match error {
+            ProposeError::TooMuchUncommitted { .. } => ForwardRefusal::Overloaded,
+            ProposeError::NotLeader { .. } | ProposeError::Transferring => {
+                ForwardRefusal::NotLeader { leader: self.leader_node() }
+            }
+        }
+    }
+}

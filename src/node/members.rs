@@ -1,0 +1,384 @@
+//! Keeps the member set, the view of who is up, and the ring made from them.
+//!
+//! Who is a member, and under which epoch, is what the system group has decided. Gossip says who
+//! is alive and where, and nothing else. A node that has not heard of the system group yet works
+//! with the members that it knew when it stopped, or that a seed told it of; a digest in each
+//! node's gossip shows those that are behind.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::config::ClusterSettings;
+use crate::net::transport::{Discovery, NodeFacts, Sighting, Transport};
+use crate::node::env::{Env, run_blocking};
+use crate::node::health::Health;
+use crate::node::identity_keeper::IdentityKeeper;
+use crate::node::tasks::Stop;
+use crate::node::topology::{Keyspaces, Topology, TopologyCell};
+use crate::protocol::membership::view::{ClusterView, Heard, State};
+use crate::protocol::membership::{Member, MemberSet};
+use crate::protocol::ring::{Ring, RingError};
+use crate::protocol::system::SystemState;
+use crate::types::{Epoch, KeyspaceId, NodeId};
+
+/// What the node knows of its cluster's members.
+struct Known {
+    set: MemberSet,
+    view: ClusterView,
+    sightings: Arc<Vec<Sighting>>,
+    facts: NodeFacts,
+    epoch: Epoch,
+    keyspaces: Keyspaces,
+    /// Whether the system group knows this node in its present life.
+    is_admitted: bool,
+}
+
+impl Known {
+    /// Where a member is reached: gossip hears of a new address before the system group decides
+    /// anything, which it may not be able to before its voters have found each other.
+    fn address(&self, node: NodeId, member: &Member) -> SocketAddr {
+        let sighting = self.sightings.iter().find(|sighting| sighting.facts.node_id == node);
+        let newer = sighting.filter(|sighting| sighting.facts.revision >= member.revision);
+        newer.map_or(member.peer_address, |sighting| sighting.facts.peer_address)
+    }
+}
+
+impl Known {
+    /// Nodes that gossip shows and that are no members: they want to become some, and must be
+    /// connected to ask.
+    fn strangers(&self) -> impl Iterator<Item = (NodeId, SocketAddr)> + '_ {
+        let own = self.facts.node_id;
+        let shown = self.sightings.iter().filter(|sighting| sighting.alive);
+        let others = shown.map(|sighting| (sighting.facts.node_id, sighting.facts.peer_address));
+        others.filter(move |(node, _)| {
+            *node != own && self.set.get(*node).is_none() && !self.set.is_forgotten(*node)
+        })
+    }
+}
+
+/// Why a member cannot be removed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ForgetError {
+    /// Nobody of that id or name.
+    #[error("no member has the id or name {asked:?}")]
+    Unknown {
+        /// What was asked.
+        asked: String,
+    },
+    /// Several members of that name.
+    #[error("{count} members are named {asked:?}; use the node id")]
+    Ambiguous {
+        /// What was asked.
+        asked: String,
+        /// How many bear the name.
+        count: usize,
+    },
+    /// It is alive and would come back at once.
+    #[error("node {node} is up; stop it first, then forget it")]
+    Up {
+        /// The member.
+        node: NodeId,
+    },
+    /// It is this very node.
+    #[error("node {node} cannot forget itself; ask another member")]
+    Own {
+        /// This node.
+        node: NodeId,
+    },
+}
+
+/// The seams through which members are learned and told.
+pub(crate) struct MemberSeams {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) discovery: Arc<dyn Discovery>,
+    pub(crate) identity: Arc<IdentityKeeper>,
+    pub(crate) health: Arc<Health>,
+}
+
+/// Keeps members, view and ring.
+pub(crate) struct Members {
+    own: NodeId,
+    partitions: u32,
+    seams: MemberSeams,
+    topology: Arc<TopologyCell>,
+    known: Mutex<Known>,
+    changed: Notify,
+}
+
+impl Members {
+    /// Begins with the set kept from earlier, and what a seed told.
+    ///
+    /// # Errors
+    /// [`RingError`] when the settings make no ring.
+    pub(crate) fn new(
+        settings: &ClusterSettings,
+        set: MemberSet,
+        facts: NodeFacts,
+        seams: MemberSeams,
+    ) -> Result<(Self, Arc<TopologyCell>), RingError> {
+        let own = facts.node_id;
+        let mut view = ClusterView::new(own, seams.env.now());
+        view.on_members(&set, seams.env.now());
+        let known = Known {
+            set,
+            view,
+            sightings: Arc::new(Vec::new()),
+            facts,
+            epoch: Epoch(1),
+            keyspaces: Keyspaces::founding(settings.replication),
+            is_admitted: false,
+        };
+        let partitions = settings.partitions;
+        let topology = Arc::new(TopologyCell::new(make_topology(partitions, &known)?));
+        let shared = Arc::clone(&topology);
+        let (known, changed) = (Mutex::new(known), Notify::new());
+        Ok((Members { own, partitions, seams, topology, known, changed }, shared))
+    }
+
+    /// Follows gossip and keeps the data directory up to date, until asked to stop.
+    pub(crate) async fn run(self: Arc<Self>, mut stop: Stop) {
+        let mut sightings = self.seams.discovery.sightings();
+        self.announce();
+        while !stop.is_requested() {
+            let latest = Arc::clone(&sightings.borrow_and_update());
+            self.on_sightings(latest);
+            self.persist().await;
+            tokio::select! { biased;
+                () = stop.requested() => {}
+                () = self.changed.notified() => {}
+                changed = sightings.changed() => {
+                    if changed.is_err() {
+                        tracing::error!("gossip has ended; members are no longer followed");
+                        return stop.requested().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes over what the system group has decided.
+    pub(crate) fn on_state(&self, state: &SystemState) {
+        let set = member_set(state);
+        let keyspaces = Keyspaces::decided(state);
+        self.update(|known| {
+            let own = state.members().get(&known.facts.node_id);
+            known.is_admitted =
+                own.is_some_and(|own| own.member.incarnation == known.facts.incarnation);
+            known.epoch = state.epoch();
+            known.set = set;
+            known.keyspaces = keyspaces;
+        });
+    }
+
+    /// Whether a keyspace existed once and was dropped.
+    pub(crate) fn is_dropped(&self, keyspace: KeyspaceId) -> bool {
+        self.topology.load().is_dropped(keyspace)
+    }
+
+    /// The member of that id or name, if it may be removed: it is down, and another one.
+    ///
+    /// # Errors
+    /// [`ForgetError`].
+    pub(crate) fn removable(&self, asked: &str) -> Result<NodeId, ForgetError> {
+        let node = self.find(asked)?;
+        if node == self.own {
+            return Err(ForgetError::Own { node });
+        }
+        if self.known.lock().view.is_up(node) {
+            return Err(ForgetError::Up { node });
+        }
+        Ok(node)
+    }
+
+    /// Whether the cluster has forgotten a node.
+    pub(crate) fn is_forgotten(&self, node: NodeId) -> bool {
+        self.known.lock().set.is_forgotten(node)
+    }
+
+    /// This node as it describes itself.
+    pub(crate) fn own_member(&self) -> Member {
+        member(&self.known.lock().facts)
+    }
+
+    /// The present member set.
+    pub(crate) fn set(&self) -> MemberSet {
+        self.known.lock().set.clone()
+    }
+
+    /// A node's state as this node sees it.
+    pub(crate) fn state(&self, node: NodeId) -> State {
+        self.known.lock().view.state(node)
+    }
+
+    /// What gossip last said of a node.
+    pub(crate) fn sighting(&self, node: NodeId) -> Option<Sighting> {
+        let sightings = Arc::clone(&self.known.lock().sightings);
+        sightings.iter().find(|sighting| sighting.facts.node_id == node).cloned()
+    }
+
+    /// For how long a node has been down; `None` while it is up.
+    pub(crate) fn down_for(&self, node: NodeId) -> Option<std::time::Duration> {
+        let since = self.known.lock().view.down_since(node)?;
+        Some(self.seams.env.now().since(since))
+    }
+
+    /// Changes what this node says of itself.
+    pub(crate) fn describe(&self, change: impl FnOnce(&mut NodeFacts)) {
+        let mut known = self.known.lock();
+        let before = known.facts.clone();
+        change(&mut known.facts);
+        let facts = known.facts.clone();
+        drop(known);
+        if facts != before {
+            self.seams.discovery.publish(facts);
+        }
+    }
+
+    /// The member of that id or name.
+    ///
+    /// # Errors
+    /// [`ForgetError::Unknown`]; [`ForgetError::Ambiguous`].
+    pub(crate) fn find(&self, asked: &str) -> Result<NodeId, ForgetError> {
+        let known = self.known.lock();
+        if let Ok(node) = asked.parse::<NodeId>()
+            && known.set.get(node).is_some()
+        {
+            return Ok(node);
+        }
+        let named: Vec<NodeId> = known
+            .set
+            .iter()
+            .filter(|(_, member)| member.name == asked)
+            .map(|(node, _)| node)
+            .collect();
+        match named.as_slice() {
+            [node] => Ok(*node),
+            [] => Err(ForgetError::Unknown { asked: asked.to_owned() }),
+            several => {
+                Err(ForgetError::Ambiguous { asked: asked.to_owned(), count: several.len() })
+            }
+        }
+    }
+
+    fn on_sightings(&self, sightings: Arc<Vec<Sighting>>) {
+        let heard: Vec<Heard> = sightings.iter().map(heard).collect();
+        let now = self.seams.env.now();
+        self.update(|known| {
+            for change in known.view.on_heard(&heard, now) {
+                tracing::info!(?change, "member");
+            }
+            known.sightings = sightings;
+        });
+        self.announce();
+    }
+
+    /// Changes what is known; then remakes ring, peers and own facts if need be.
+    fn update(&self, change: impl FnOnce(&mut Known)) {
+        let mut known = self.known.lock();
+        let (before, up_before) = (known.set.clone(), up(&known));
+        let keyspaces_before = (known.keyspaces.clone(), known.is_admitted);
+        change(&mut known);
+        let now = self.seams.env.now();
+        let set_changed = known.set != before;
+        if set_changed {
+            let set = known.set.clone();
+            known.view.on_members(&set, now);
+        }
+        let up_changed = up(&known) != up_before;
+        let keyspaces_changed =
+            (&keyspaces_before.0, keyspaces_before.1) != (&known.keyspaces, known.is_admitted);
+        if set_changed || up_changed || keyspaces_changed {
+            self.swap_topology(&known);
+        }
+        drop(known);
+        if set_changed || up_changed {
+            self.announce();
+        }
+        if set_changed {
+            self.changed.notify_one();
+        }
+    }
+
+    fn swap_topology(&self, known: &Known) {
+        if known.set.is_forgotten(self.own) {
+            let text =
+                "this node was forgotten by its cluster; empty its data directory to join anew";
+            self.seams.health.fail(text.to_owned());
+        }
+        match make_topology(self.partitions, known) {
+            Ok(topology) => self.topology.store(topology),
+            Err(error) => {
+                tracing::error!(%error, "the member set makes no ring; the old one stays")
+            }
+        }
+    }
+
+    /// Tells the transport whom to connect to, and gossip what the member set is.
+    fn announce(&self) {
+        let (peers, forgotten, digest) = {
+            let known = self.known.lock();
+            let others = known.set.iter().filter(|(node, _)| *node != self.own);
+            let members = others.map(|(node, member)| (node, known.address(node, member)));
+            let peers: Vec<(NodeId, SocketAddr)> = members.chain(known.strangers()).collect();
+            let forgotten: Vec<NodeId> = known.set.forgotten().iter().copied().collect();
+            (peers, forgotten, known.set.digest())
+        };
+        self.seams.transport.set_forgotten(&forgotten);
+        self.seams.transport.set_peers(&peers);
+        self.describe(|facts| facts.members_digest = digest);
+    }
+
+    async fn persist(&self) {
+        let set = self.known.lock().set.clone();
+        let identity = Arc::clone(&self.seams.identity);
+        let kept = run_blocking(&*self.seams.env, move || identity.keep_members(set)).await;
+        if let Err(error) = kept {
+            tracing::error!(%error, "the member set could not be kept; it is tried again");
+        }
+    }
+}
+
+fn up(known: &Known) -> Vec<NodeId> {
+    known.set.iter().map(|(node, _)| node).filter(|node| known.view.is_up(*node)).collect()
+}
+
+fn heard(sighting: &Sighting) -> Heard {
+    let NodeFacts { node_id, incarnation, .. } = sighting.facts;
+    Heard { node: node_id, incarnation, alive: sighting.alive }
+}
+
+/// What the system group is told of a node.
+pub(crate) fn member(facts: &NodeFacts) -> Member {
+    Member {
+        incarnation: facts.incarnation,
+        revision: facts.revision,
+        name: facts.name.clone(),
+        zone: facts.zone.clone(),
+        vnodes: facts.vnodes,
+        peer_address: facts.peer_address,
+        client_address: facts.client_address,
+    }
+}
+
+/// The members that the system group has decided on.
+fn member_set(state: &SystemState) -> MemberSet {
+    let mut set = MemberSet::new();
+    for (node, known) in state.members() {
+        set.describe(*node, known.member.clone());
+    }
+    for node in state.removed() {
+        set.forget(*node);
+    }
+    set
+}
+
+fn make_topology(partitions: u32, known: &Known) -> Result<Topology, RingError> {
+    let members = known.set.ring_members();
+    let make_ring = |factor| Ring::new(known.epoch, partitions, factor, &members);
+    let up = up(known).into_iter().collect();
+    Topology::new(known.keyspaces.clone(), up, known.is_admitted, make_ring)
+}

@@ -1,0 +1,104 @@
+//! This node as a replica: what it does with rows and questions, its own or a peer's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::node::clock::Clock;
+use crate::node::committer::{Committer, ReplyTo, Submission};
+use crate::node::env::Env;
+use crate::node::health::Health;
+use crate::protocol::message::{Found, Holding, Refusal, Scan, ScanPage, Want};
+use crate::storage::store::{Store, StoreError};
+use crate::telemetry::Metrics;
+use crate::types::{Key, KeyspaceId, PartitionId, Row};
+
+/// The most bytes of one page of a scan, whatever was asked.
+const SCAN_PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Serves the rows of this node.
+pub(crate) struct Replica {
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Replica {
+    /// Queues a row for the log; `reply_to` hears once it is durable, or that it was refused.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when it was not even queued; `reply_to` then hears nothing.
+    pub(crate) fn write(
+        &self,
+        row: Row,
+        partition: PartitionId,
+        time_left: Duration,
+        reply_to: ReplyTo,
+    ) -> Result<(), Refusal> {
+        self.check_keyspace(row.keyspace)?;
+        self.admit_stamp(&row)?;
+        let expires = self.env.now() + time_left;
+        self.committer.submit(Submission { row, partition, expires, reply_to }).inspect_err(|_| {
+            self.metrics.writes_refused.inc();
+        })
+    }
+
+    /// Takes notice of a row's stamp; refuses it when it lies too far ahead of this clock.
+    pub(crate) fn admit_stamp(&self, row: &Row) -> Result<(), Refusal> {
+        self.clock.observe(row.record.version.timestamp).map_err(|_| {
+            self.metrics.clock_offset_refusals.inc();
+            Refusal::ClockOffset
+        })
+    }
+
+    /// What this node holds for a key.
+    pub(crate) fn read(
+        &self,
+        keyspace: KeyspaceId,
+        partition: PartitionId,
+        key: &Key,
+        want: Want,
+    ) -> Result<Found, Refusal> {
+        self.check_keyspace(keyspace)?;
+        let record = self.store.read(keyspace, partition, key).map_err(|e| self.refuse(&e))?;
+        let holding = record.map(|record| match want {
+            Want::Value => Holding::Record(record),
+            Want::Version => Holding::Version(record.version),
+        });
+        Ok(Found { holding, complete: !self.health.is_rebuilding() })
+    }
+
+    /// One page of a partition's rows. May block on the disk.
+    pub(crate) fn scan(&self, scan: &Scan) -> Result<ScanPage, Refusal> {
+        self.check_keyspace(scan.keyspace)?;
+        let bytes_max = (scan.page_bytes_max as usize).min(SCAN_PAGE_BYTES_MAX);
+        self.store
+            .scan(scan.keyspace, scan.partition, scan.after.as_ref(), bytes_max)
+            .map_err(|error| self.refuse(&error))
+    }
+
+    /// A keyspace that this node has not heard of has no rows here yet, and gets none: its
+    /// replication, and whether it is leaderless at all, is not known.
+    fn check_keyspace(&self, keyspace: KeyspaceId) -> Result<(), Refusal> {
+        match self.store.has_keyspace(keyspace) {
+            true => Ok(()),
+            false if self.store.is_dropped(keyspace) => Err(Refusal::KeyspaceDropped),
+            false => Err(Refusal::NotServing),
+        }
+    }
+
+    fn refuse(&self, error: &StoreError) -> Refusal {
+        match error {
+            StoreError::Corrupt { .. } => {
+                tracing::warn!(%error, "a stored row is damaged; it is repaired from its replicas");
+                Refusal::Corrupt
+            }
+            StoreError::Engine(_) => {
+                self.health.fail(format!("the storage engine failed: {error}"));
+                Refusal::Storage
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Makes the pictures of [`crate::node::status`] from a running node.
+
+mod groups;
+
+use std::collections::BTreeMap;
+
+use crate::net::transport::Sighting;
+use crate::node::service::{Attached, Node};
+use crate::node::status::{
+    Activity, KeyOwners, MemberStatus, NodeStatus, OwnerView, PartitionView, ReplicationStatus,
+    RingSummary, RingView,
+};
+use crate::node::topology::Placement;
+use crate::protocol::membership::Member;
+use crate::protocol::ring::token_of;
+use crate::telemetry::PeerLabels;
+use crate::types::{Epoch, GroupId, Key, NodeId, PartitionId};
+
+/// Everything that `coterie status` shows.
+pub(crate) fn status(node: &Node) -> NodeStatus {
+    let attached = node.attached.get();
+    NodeStatus {
+        program_version: env!("CARGO_PKG_VERSION"),
+        cluster_id: node.identity().cluster().map(|cluster| cluster.cluster_id),
+        node_id: node.identity().node_id(),
+        name: node.config.name.clone(),
+        incarnation: node.identity().incarnation(),
+        serving: node.serving(),
+        members: attached.map(|attached| members(node, attached)).unwrap_or_default(),
+        ring: attached.map_or_else(no_ring, ring_summary),
+        replication: replication(node, attached),
+        raft: groups::status(node, attached),
+        activities: activities(node, attached),
+        warnings: warnings(node, attached),
+    }
+}
+
+/// The ring, member by member and partition by partition.
+pub(crate) fn ring(node: &Node) -> RingView {
+    let Some(attached) = node.attached.get() else {
+        return RingView { summary: no_ring(), members: Vec::new(), partitions: Vec::new() };
+    };
+    let topology = attached.topology.load();
+    let leaders = attached.groups.gateway.leaders();
+    let view = |number: u32| {
+        // Q is at most 32,768, so that every partition's number fits 16 bits.
+        let partition = PartitionId(number as u16);
+        PartitionView {
+            partition,
+            primaries: topology.ring.primaries(partition).to_vec(),
+            leader: leaders.get(&GroupId::of(partition)).copied(),
+        }
+    };
+    RingView {
+        summary: ring_summary(attached),
+        members: members(node, attached),
+        partitions: (0..topology.ring.partitions()).map(view).collect(),
+    }
+}
+
+/// Where a key lies.
+pub(crate) fn owners(node: &Node, key: &Key) -> KeyOwners {
+    let token = token_of(key);
+    let Some(attached) = node.attached.get() else {
+        let partition = PartitionId(0);
+        return KeyOwners { key: key.to_string(), token, partition, owners: Vec::new() };
+    };
+    let topology = attached.topology.load();
+    let partition = topology.ring.partition_of(key);
+    let set = attached.members.set();
+    let view = |node: NodeId, role| {
+        let member = set.get(node)?;
+        Some(OwnerView {
+            node_id: node,
+            name: member.name.clone(),
+            role,
+            state: attached.members.state(node).name().to_owned(),
+            client_address: member.client_address,
+        })
+    };
+    let primaries = topology.ring.primaries(partition).iter();
+    let primaries = primaries.filter_map(|node| view(*node, "primary"));
+    let fallbacks = topology.ring.fallbacks(partition).filter_map(|node| view(node, "fallback"));
+    let owners = primaries.chain(fallbacks).collect();
+    KeyOwners { key: key.to_string(), token, partition, owners }
+}
+
+/// Members that can be reached now, this node among them.
+pub(crate) fn reached(attached: &Attached, own: NodeId) -> u32 {
+    let topology = attached.topology.load();
+    let is_reached = |node: &&NodeId| **node == own || attached.transport.is_connected(**node);
+    topology.up.iter().filter(is_reached).count() as u32
+}
+
+/// Sets the gauges that are read rather than counted.
+pub(crate) fn read_gauges(node: &Node) {
+    let (metrics, local) = (node.metrics(), &node.local);
+    let wal = local.wal.lock().stats();
+    metrics.wal_bytes.set(wal.bytes);
+    metrics.wal_syncs.inner().store(wal.syncs, std::sync::atomic::Ordering::Relaxed);
+    metrics.wal_queue_rows.set(local.committer.queued_records() as u64);
+    let group_logs = local.group_logs.lock();
+    metrics.group_log_entries.set(group_logs.entries() as u64);
+    metrics.group_log_bytes.set(group_logs.bytes() as u64);
+    drop(group_logs);
+    let table_bytes = local.store.active_bytes() + local.store.frozen_bytes();
+    metrics.memtable_bytes.set(table_bytes as u64);
+    metrics.engine_disk_bytes.set(local.store.engine_stats().disk_bytes);
+    metrics.corrupt_rows.set(local.store.corrupt_rows());
+    if let Some(attached) = node.attached.get() {
+        read_cluster_gauges(node, attached);
+    }
+}
+
+fn read_cluster_gauges(node: &Node, attached: &Attached) {
+    groups::read_gauges(node, attached);
+    let metrics = node.metrics();
+    let topology = attached.topology.load();
+    metrics.requests_in_flight.set(attached.coordinator.in_flight() as u64);
+    metrics.members.set(topology.ring.members().len() as u64);
+    metrics.members_up.set(topology.up.len() as u64);
+    metrics.ring_epoch.set(topology.ring.epoch().0);
+    for hints in node.local.hint_log.targets() {
+        let labels = PeerLabels { peer: hints.target.to_string() };
+        metrics.hint_bytes.get_or_create(&labels).set(hints.bytes);
+    }
+    for traffic in attached.transport.traffic() {
+        let labels = PeerLabels { peer: traffic.peer.to_string() };
+        let set = |family: &prometheus_client::metrics::family::Family<_, _>, value| {
+            let gauge: &crate::telemetry::Reading = &family.get_or_create(&labels);
+            gauge.set(value);
+        };
+        set(&metrics.peer_connected, u64::from(traffic.connected));
+        set(&metrics.peer_messages_sent, traffic.messages_sent);
+        set(&metrics.peer_messages_received, traffic.messages_received);
+        set(&metrics.peer_frames_sent, traffic.frames_sent);
+        let queued: usize = traffic.queued.iter().sum();
+        set(&metrics.peer_queued_messages, queued as u64);
+    }
+}
+
+fn members(node: &Node, attached: &Attached) -> Vec<MemberStatus> {
+    let topology = attached.topology.load();
+    let hints: BTreeMap<NodeId, u64> =
+        node.local.hint_log.targets().into_iter().map(|h| (h.target, h.bytes)).collect();
+    let set = attached.members.set();
+    let digest = set.digest();
+    set.iter()
+        .map(|(id, member)| {
+            let sighting = attached.members.sighting(id);
+            let mut status = member_status(node, attached, id, member, sighting, digest);
+            status.partitions = topology.ring.partitions_of(id).count() as u32;
+            status.hint_bytes = hints.get(&id).copied().unwrap_or(0);
+            status
+        })
+        .collect()
+}
+
+fn member_status(
+    node: &Node,
+    attached: &Attached,
+    id: NodeId,
+    member: &Member,
+    sighting: Option<Sighting>,
+    digest: u64,
+) -> MemberStatus {
+    let is_self = id == node.identity().node_id();
+    let facts = sighting.map(|sighting| sighting.facts);
+    let complete = match &facts {
+        _ if is_self => !node.local.health.is_rebuilding(),
+        Some(facts) => facts.complete,
+        None => true,
+    };
+    MemberStatus {
+        node_id: id,
+        name: member.name.clone(),
+        state: attached.members.state(id).name().to_owned(),
+        is_self,
+        connected: is_self || attached.transport.is_connected(id),
+        peer_address: member.peer_address,
+        client_address: member.client_address,
+        zone: member.zone.clone(),
+        vnodes: member.vnodes,
+        partitions: 0,
+        hint_bytes: 0,
+        load_per_second: facts.as_ref().map_or(0, |facts| facts.load_per_second),
+        complete,
+        agrees: is_self || facts.is_none_or(|facts| facts.members_digest == digest),
+    }
+}
+
+fn no_ring() -> RingSummary {
+    RingSummary { epoch: Epoch(0), partitions: 0, vnodes: 0, digest: String::new() }
+}
+
+fn ring_summary(attached: &Attached) -> RingSummary {
+    let topology = attached.topology.load();
+    RingSummary {
+        epoch: topology.ring.epoch(),
+        partitions: topology.ring.partitions(),
+        vnodes: topology.ring.vnodes(),
+        digest: format!("{:016x}", attached.members.set().digest()),
+    }
+}
+
+fn replication(node: &Node, attached: Option<&Attached>) -> ReplicationStatus {
+    let cluster = node.identity().cluster();
+    let founding =
+        cluster.map(|cluster| cluster.replication).or(node.config.replication).unwrap_or_default();
+    let placement = attached.map(|attached| attached.topology.load().default_placement().clone());
+    let configured = placement.as_ref().map_or(founding, |placement| placement.replication);
+    let in_effect = |count: fn(&Placement) -> u32| placement.as_ref().map_or(0, count);
+    ReplicationStatus {
+        replication_factor: configured.factor,
+        read_quorum: configured.read_quorum,
+        write_quorum: configured.write_quorum,
+        replicas_in_effect: in_effect(|placement| placement.ring.replicas_in_effect()),
+        read_quorum_in_effect: in_effect(|placement| {
+            placement.in_effect(placement.replication.read_quorum)
+        }),
+        write_quorum_in_effect: in_effect(|placement| {
+            placement.in_effect(placement.replication.write_quorum)
+        }),
+    }
+}
+
+fn activities(node: &Node, attached: Option<&Attached>) -> Vec<Activity> {
+    let mut activities = vec![log_activity(node), engine_activity(node)];
+    if let Some(attached) = attached {
+        activities.push(attached.handoff.activity());
+        activities.push(refill_activity(node, attached));
+        activities.push(groups::activity(&groups::status(node, Some(attached))));
+    }
+    activities
+}
+
+fn log_activity(node: &Node) -> Activity {
+    let stats = node.local.wal.lock().stats();
+    let queued = node.local.committer.queued_records();
+    let state = if node.local.health.is_failed() {
+        "failed"
+    } else if node.local.health.is_disk_full() {
+        "waiting"
+    } else if queued > 0 {
+        "busy"
+    } else {
+        "idle"
+    };
+    let detail = format!(
+        "{} segments, {} bytes, {} commits, {} syncs, {queued} records queued",
+        stats.segments, stats.bytes, stats.commits, stats.syncs
+    );
+    Activity { name: "write-ahead log", state, detail }
+}
+
+fn engine_activity(node: &Node) -> Activity {
+    let store = &node.local.store;
+    let frozen = store.frozen_bytes();
+    let state = if frozen > 0 { "busy" } else { "idle" };
+    let stats = store.engine_stats();
+    let detail = format!(
+        "{} bytes in memory, {frozen} being fed, {} checkpoints, {} bytes on disk",
+        store.active_bytes(),
+        stats.checkpoints,
+        stats.disk_bytes
+    );
+    Activity { name: "engine", state, detail }
+}
+
+fn refill_activity(node: &Node, attached: &Attached) -> Activity {
+    let rows = node.metrics().refill_rows.get();
+    if node.local.health.is_rebuilding() {
+        let (heard, all) = attached.refill.progress();
+        let detail = format!("{heard} of {all} pieces, {rows} rows");
+        Activity { name: "refill", state: "busy", detail }
+    } else {
+        let detail = format!("complete; {rows} rows since the start");
+        Activity { name: "refill", state: "idle", detail }
+    }
+}
+
+fn warnings(node: &Node, attached: Option<&Attached>) -> Vec<String> {
+    let mut warnings = node.local.health.warnings();
+    if let Some(attached) = attached {
+        let topology = attached.topology.load();
+        let placement = topology.default_placement();
+        if placement.is_under_replicated() {
+            warnings.push(format!(
+                "{} members are fewer than the replication factor {}: quorums are their majority",
+                topology.ring.members().len(),
+                placement.replication.factor
+            ));
+        }
+        warnings.extend(groups::warnings(&attached.groups.gateway.census()));
+        warnings.extend(
+            attached
+                .transport
+                .refusals()
+                .into_iter()
+                .map(|(peer, reason)| format!("no stream to node {peer}: {reason}")),
+        );
+    }
+    warnings
+}

@@ -1,0 +1,269 @@
+//! What a client asks of a node and what it is told: options, receipts and errors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::protocol::consistency::Consistency;
+use crate::protocol::group::command::{Action, Expect, SessionStamp};
+use crate::protocol::group::reply::{Current, StepResult};
+use crate::protocol::group::sessions::SessionError;
+use crate::protocol::message::Refusal;
+pub use crate::protocol::quorum::Outcome;
+use crate::protocol::quorum::level::Level;
+use crate::types::{GroupId, Key, NodeId, Version};
+
+/// How one request wants to be served; everything absent follows the keyspace's defaults.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestOptions {
+    /// The keyspace's name; the default keyspace when absent.
+    pub keyspace: Option<Arc<str>>,
+    /// How many replicas must answer, by name.
+    pub level: Option<Level>,
+    /// How many replicas must answer, by number (R of a read, W of a write); wins over the level.
+    pub quorum: Option<u32>,
+    /// How long the client waits; the node's default when absent.
+    pub timeout: Option<Duration>,
+    /// Whether fallback replicas may count towards a write quorum.
+    pub sloppy: Option<bool>,
+    /// A version that the client has seen; a write is stamped above it.
+    pub context: Option<Version>,
+    /// How fresh a read of a strong keyspace must be; linearizable when absent.
+    pub consistency: Option<Consistency>,
+    /// What the key must be for a write of a strong keyspace to happen.
+    pub expect: Option<Expect>,
+    /// Which use of which session a write of a strong keyspace is.
+    pub session: Option<SessionStamp>,
+}
+
+/// Writes of one strong keyspace that happen together or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// What happens to which key, in order; all keys must lie in one partition (`{tag}`).
+    pub steps: Vec<(Key, Action)>,
+}
+
+/// What a transaction did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transacted {
+    /// What each step did; empty in a repeated answer that was too large to be remembered whole.
+    pub results: Vec<StepResult>,
+    /// Which guarantee held.
+    pub receipt: Receipt,
+}
+
+/// Which guarantee held for one answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Receipt {
+    /// Version written or read; `None` when no replica that was asked has a record.
+    pub version: Option<Version>,
+    /// Replicas that the answer waited for: R or W.
+    pub required: u32,
+    /// Replicas in effect: N, or the number of members while there are fewer.
+    pub replicas: u32,
+    /// Nodes whose acknowledgement or answer counted.
+    pub acknowledged: Vec<NodeId>,
+    /// Primaries for which a hint was kept by the time of the answer.
+    pub hinted: Vec<NodeId>,
+    /// Fallbacks among `acknowledged`; not empty means that the quorum was sloppy.
+    pub fallbacks: Vec<NodeId>,
+    /// Stale replicas repaired before the answer.
+    pub repaired: Vec<NodeId>,
+    /// True while the cluster has fewer members than the replication factor.
+    pub under_replicated: bool,
+    /// Of a strong keyspace: what held, `linearizable`, `lease` or `stale`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<&'static str>,
+    /// Of a strong keyspace: the node that answered for the group; ask it first next time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader: Option<NodeId>,
+}
+
+/// A read's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadAnswer {
+    /// The value; `None` when the key has none or was deleted.
+    pub value: Option<Bytes>,
+    /// Which guarantee held.
+    pub receipt: Receipt,
+}
+
+/// Why a request was not served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The request itself cannot be served, now or later.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field at fault.
+        field: &'static str,
+        /// What is wrong with it, naming what was sent and what would be right.
+        problem: String,
+    },
+    /// A limit is exceeded.
+    #[error("{limit} is {max} bytes; got {got}")]
+    TooLarge {
+        /// The limit's name, such as `value_bytes_max`.
+        limit: &'static str,
+        /// Its value.
+        max: usize,
+        /// What was sent.
+        got: usize,
+    },
+    /// Too few replicas can be reached; nothing was sent.
+    #[error("quorum unavailable: {required} replicas are required, {reachable} can be reached")]
+    QuorumUnavailable {
+        /// R or W.
+        required: u32,
+        /// Replicas that are connected and up, counted as the request allows.
+        reachable: u32,
+    },
+    /// The node has more requests in flight than it admits; nothing was sent.
+    #[error("overloaded: {limit} is {max}")]
+    Overloaded {
+        /// The limit's name.
+        limit: &'static str,
+        /// Its value.
+        max: usize,
+    },
+    /// The node has not joined its cluster yet, or is stopping; nothing was sent.
+    #[error("not serving: {reason}")]
+    NotServing {
+        /// What it waits for.
+        reason: String,
+    },
+    /// The time ran out.
+    #[error("timed out after {waited_ms} ms with {received} of {required} replicas")]
+    Timeout {
+        /// R or W.
+        required: u32,
+        /// Replicas that had answered.
+        received: u32,
+        /// How long was waited, in milliseconds.
+        waited_ms: u64,
+        /// [`Outcome::Unknown`] for a write; for a read nothing was changed either way.
+        outcome: Outcome,
+    },
+    /// No such keyspace, as far as this node has heard.
+    #[error("there is no keyspace {name:?}")]
+    UnknownKeyspace {
+        /// What was asked for.
+        name: String,
+    },
+    /// The keyspace's mode does not offer it.
+    #[error("{what} is not available in keyspace {keyspace:?}, whose mode is {mode}")]
+    NotAvailable {
+        /// What was asked for.
+        what: &'static str,
+        /// The keyspace.
+        keyspace: String,
+        /// Its mode.
+        mode: &'static str,
+    },
+    /// A key is not as the request expects; nothing was changed.
+    #[error("the condition on step {step} does not hold: {}", current_text(current.as_ref()))]
+    ConditionFailed {
+        /// The step of the transaction, from 0.
+        step: usize,
+        /// What the key holds.
+        current: Option<Current>,
+    },
+    /// What the cluster has decided before stands against it; nothing was changed.
+    #[error("{reason}")]
+    Rejected {
+        /// What, and what would be right.
+        reason: String,
+    },
+    /// The session does not allow it; nothing was done by this attempt.
+    #[error("session: {0}")]
+    Session(SessionError),
+    /// No node that leads the partition's group could be asked in time; nothing was begun.
+    #[error("partition {group} has no leader that could be asked in time: {reason}")]
+    NoLeader {
+        /// The group.
+        group: GroupId,
+        /// What was last heard.
+        reason: String,
+    },
+    /// The time ran out, or the leader was lost, after the request had been handed on.
+    #[error("the answer of partition {group} did not come within {waited_ms} ms")]
+    OutcomeUnknown {
+        /// The group.
+        group: GroupId,
+        /// How long was waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// So many replicas refused that the quorum cannot be met.
+    #[error(
+        "quorum failed: {required} replicas are required, {received} agreed, refused: {}",
+        list(refusals)
+    )]
+    QuorumFailed {
+        /// R or W.
+        required: u32,
+        /// Replicas that had agreed.
+        received: u32,
+        /// Who refused, and why.
+        refusals: Vec<(NodeId, Refusal)>,
+        /// [`Outcome::Failed`] when every asked replica refused, else [`Outcome::Unknown`].
+        outcome: Outcome,
+    },
+}
+
+fn list(refusals: &[(NodeId, Refusal)]) -> String {
+    if refusals.is_empty() {
+        return "none; the others could not be reached or were lost".to_owned();
+    }
+    let each: Vec<String> =
+        refusals.iter().map(|(node, refusal)| format!("{node} ({refusal})")).collect();
+    each.join(", ")
+}
+
+fn current_text(current: Option<&Current>) -> String {
+    match current {
+        None => "the key has no value".to_owned(),
+        Some(current) => format!("the key was last changed at {}", current.modified),
+    }
+}
+
+impl RequestError {
+    /// What is known of the request's effect.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            RequestError::Timeout { outcome, .. } | RequestError::QuorumFailed { outcome, .. } => {
+                *outcome
+            }
+            RequestError::OutcomeUnknown { .. } => Outcome::Unknown,
+            RequestError::ConditionFailed { .. } | RequestError::Session(_) => Outcome::Failed,
+            _ => Outcome::NotAttempted,
+        }
+    }
+
+    /// A stable word for programs; the same in gRPC, HTTP and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            RequestError::Invalid { .. } => "invalid_argument",
+            RequestError::TooLarge { .. } => "too_large",
+            RequestError::QuorumUnavailable { .. } => "quorum_unavailable",
+            RequestError::Overloaded { .. } => "overloaded",
+            RequestError::NotServing { .. } => "not_serving",
+            RequestError::Timeout { .. } | RequestError::OutcomeUnknown { .. } => "timeout",
+            RequestError::UnknownKeyspace { .. } => "unknown_keyspace",
+            RequestError::NotAvailable { .. } => "not_available",
+            RequestError::ConditionFailed { .. } => "condition_failed",
+            RequestError::Session(SessionError::Unknown { .. }) => "session_unknown",
+            RequestError::Session(SessionError::Acknowledged { .. }) => "session_acknowledged",
+            RequestError::Session(SessionError::WindowExceeded { .. }) => "session_window_exceeded",
+            RequestError::Rejected { .. } => "rejected",
+            RequestError::NoLeader { .. } => "no_leader",
+            RequestError::QuorumFailed { refusals, .. } => {
+                if !refusals.is_empty() && refusals.iter().all(|(_, r)| *r == Refusal::DiskFull) {
+                    "disk_full"
+                } else {
+                    "quorum_failed"
+                }
+            }
+        }
+    }
+}

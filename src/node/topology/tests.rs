@@ -1,0 +1,145 @@
+//! Placements of keyspaces that differ in their replication.
+
+use super::*;
+use crate::protocol::membership::Member;
+use crate::protocol::quorum::level::Level;
+use crate::protocol::ring::RingMember;
+use crate::protocol::system::keyspace::ReplicationAsked;
+use crate::protocol::system::settings::ClusterSettings;
+use crate::protocol::system::{SystemCommand, SystemRequest};
+use crate::types::{ClusterId, Epoch, Incarnation, Key, LogIndex};
+
+const PARTITIONS: u32 = 16;
+
+fn replication(factor: u32, read_quorum: u32, write_quorum: u32) -> Replication {
+    Replication { factor, read_quorum, write_quorum }
+}
+
+pub(crate) fn asked(factor: u32, read_quorum: u32, write_quorum: u32) -> ReplicationAsked {
+    ReplicationAsked::from(replication(factor, read_quorum, write_quorum))
+}
+
+pub(crate) fn create(name: &str, mode: Mode, asked: Option<ReplicationAsked>) -> SystemCommand {
+    SystemCommand::CreateKeyspace { name: name.to_owned(), mode, replication: asked }
+}
+
+/// What these commands make of a new cluster.
+pub(crate) fn decided(commands: Vec<SystemCommand>) -> Keyspaces {
+    let (cluster_id, replication) = (ClusterId(1), Replication::default());
+    let settings = ClusterSettings { cluster_id, partitions: PARTITIONS, replication };
+    let member = Member {
+        incarnation: Incarnation(7),
+        revision: 1,
+        name: "n".to_owned(),
+        zone: String::new(),
+        vnodes: 8,
+        peer_address: ([127, 0, 0, 1], 7401).into(),
+        client_address: ([127, 0, 0, 1], 7400).into(),
+    };
+    let mut state = SystemState::found(&settings, NodeId(1), member).unwrap();
+    for (command, index) in commands.into_iter().zip(1..) {
+        state.apply(LogIndex(index), &SystemRequest { request_id: index, command }).unwrap();
+    }
+    Keyspaces::decided(&state)
+}
+
+pub(crate) fn topology(keyspaces: Keyspaces, nodes: u64) -> Topology {
+    let member = |node| RingMember { node: NodeId(node), zone: String::new(), vnodes: 8 };
+    let members: Vec<_> = (1..=nodes).map(member).collect();
+    let make_ring = |factor| Ring::new(Epoch(1), PARTITIONS, factor, &members);
+    Topology::new(keyspaces, BTreeSet::new(), true, make_ring).unwrap()
+}
+
+#[test]
+fn each_keyspace_has_its_own_replication() {
+    let keyspaces = decided(vec![
+        create("narrow", Mode::Quorum, Some(asked(1, 1, 1))),
+        create("wide", Mode::Quorum, Some(asked(5, 2, 4))),
+    ]);
+    let topology = topology(keyspaces, 5);
+    let defaults = RequestOptions::default();
+    let numbers = |keyspace| {
+        let placement = topology.placement(KeyspaceId(keyspace)).unwrap();
+        let primaries = placement.ring.primaries(placement.ring.partition_of(&Key::from("k")));
+        let r = placement.read_quorum(&defaults).unwrap();
+        (primaries.len(), r, placement.write_quorum(&defaults).unwrap())
+    };
+    assert_eq!([numbers(0), numbers(1), numbers(2)], [(3, 2, 2), (1, 1, 1), (5, 2, 4)]);
+}
+
+#[test]
+fn levels_count_the_replicas_of_the_keyspace() {
+    let keyspaces = decided(vec![create("wide", Mode::Quorum, Some(asked(5, 1, 1)))]);
+    let topology = topology(keyspaces, 4);
+    let wide = topology.placement(KeyspaceId(1)).unwrap();
+    let at = |level| {
+        let options = RequestOptions { level: Some(level), ..RequestOptions::default() };
+        wide.read_quorum(&options).unwrap()
+    };
+    assert_eq!([at(Level::One), at(Level::Quorum), at(Level::All)], [1, 3, 4]);
+    assert!(wide.is_under_replicated() && !topology.default_placement().is_under_replicated());
+    let options = RequestOptions { quorum: Some(4), ..RequestOptions::default() };
+    assert!(wide.write_quorum(&options).is_ok());
+    assert!(topology.default_placement().write_quorum(&options).is_err());
+}
+
+#[test]
+fn keyspaces_of_one_factor_share_a_ring_and_all_agree_on_partitions() {
+    let keyspaces = decided(vec![
+        create("same", Mode::Quorum, Some(asked(3, 1, 1))),
+        create("other", Mode::Quorum, Some(asked(2, 1, 2))),
+    ]);
+    let topology = topology(keyspaces, 4);
+    let ring = |keyspace| &topology.placement(KeyspaceId(keyspace)).unwrap().ring;
+    assert!(Arc::ptr_eq(ring(0), ring(1)) && Arc::ptr_eq(ring(0), &topology.ring));
+    assert!(!Arc::ptr_eq(ring(0), ring(2)));
+    for key in (0..50).map(|key| Key::from(key.to_string())) {
+        let partition = ring(0).partition_of(&key);
+        assert_eq!(ring(2).partition_of(&key), partition);
+        assert!(ring(0).primaries(partition).starts_with(ring(2).primaries(partition)));
+    }
+}
+
+#[test]
+fn altered_replication_is_that_of_the_next_topology() {
+    let alter = |name: &str, replication| {
+        let name = name.to_owned();
+        SystemCommand::AlterKeyspace { name, replication }
+    };
+    let keyspaces = decided(vec![
+        create("a", Mode::Quorum, Some(asked(3, 2, 2))),
+        alter("a", asked(2, 1, 2)),
+        alter("default", asked(3, 1, 3)),
+    ]);
+    let topology = topology(keyspaces, 3);
+    let altered = topology.placement(KeyspaceId(1)).unwrap();
+    assert_eq!(altered.replication, replication(2, 1, 2));
+    assert_eq!(altered.ring.replication_factor(), 2);
+    assert_eq!(topology.default_placement().replication, replication(3, 1, 3));
+}
+
+#[test]
+fn what_is_dropped_unheard_of_or_strong_has_no_placement() {
+    let gone = SystemCommand::DropKeyspace { name: "gone".to_owned() };
+    let keyspaces = decided(vec![
+        create("gone", Mode::Quorum, None),
+        gone,
+        create("strong", Mode::Strong, None),
+    ]);
+    let topology = topology(keyspaces, 3);
+    let [default, gone, strong, unheard] = [0, 1, 2, 3].map(KeyspaceId);
+    assert_eq!(topology.check_keyspace(default), Ok(()));
+    assert_eq!(topology.check_keyspace(gone), Err(Refusal::KeyspaceDropped));
+    assert_eq!(topology.check_keyspace(strong), Err(Refusal::NotServing));
+    assert_eq!(topology.check_keyspace(unheard), Err(Refusal::NotServing));
+    assert_eq!(topology.check_keyspace(KeyspaceId::GROUP), Err(Refusal::NotServing));
+    let placed: Vec<KeyspaceId> = topology.placements().map(|(keyspace, _)| keyspace).collect();
+    assert_eq!(placed, [default]);
+}
+
+#[test]
+fn before_the_system_group_is_heard_of_nothing_counts_as_dropped() {
+    let topology = topology(Keyspaces::founding(replication(2, 1, 2)), 3);
+    assert_eq!(topology.default_placement().replication, replication(2, 1, 2));
+    assert_eq!(topology.check_keyspace(KeyspaceId(1)), Err(Refusal::NotServing));
+}

@@ -1,0 +1,231 @@
+//! What nodes say to each other, apart from how it is carried.
+//!
+//! Requests name themselves with a [`RequestId`] that only its sender interprets; the reply
+//! carries it back. Every message may be lost, repeated or reordered. All are idempotent but a
+//! forwarded proposal: what it appends twice, the sessions of the state machine apply once.
+
+use std::time::Duration;
+
+use crate::types::NodeId;
+use crate::types::{Key, KeyspaceId, PartitionId, Record, Row, Version};
+
+mod group;
+pub mod snapshot;
+
+pub use self::group::{Ask, Forward, ForwardRefusal, ForwardReply, GroupMessage, Told};
+pub use self::snapshot::{SnapshotChunk, SnapshotRefusal, SnapshotReply};
+
+/// A sender's own name for one of its requests; unique within one run of the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Which queue a message waits in; earlier variants are served first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// A client waits for it, or a Raft group does.
+    Client,
+    /// Read repair behind an answer.
+    Repair,
+    /// Hinted handoff.
+    Hint,
+    /// A partition's rows, or a group's, on their way to a node that lacks them.
+    Transfer,
+    /// Background comparison of replicas.
+    AntiEntropy,
+}
+
+impl Class {
+    /// All classes, first served first.
+    pub const ALL: [Class; 5] =
+        [Class::Client, Class::Repair, Class::Hint, Class::Transfer, Class::AntiEntropy];
+
+    /// The class's name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Client => "client",
+            Class::Repair => "repair",
+            Class::Hint => "hint",
+            Class::Transfer => "transfer",
+            Class::AntiEntropy => "anti_entropy",
+        }
+    }
+}
+
+/// One message between two nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// Store a record, or hold it for an absent primary; answered by `WriteReply`.
+    Write(Write),
+    /// The record is durable here, or was refused.
+    WriteReply(WriteReply),
+    /// Report the record of a key; answered by `ReadReply`.
+    Read(Read),
+    /// What this replica holds for the key.
+    ReadReply(ReadReply),
+    /// List the rows of a partition, in key order; answered by `ScanReply`.
+    Scan(Scan),
+    /// One page of a partition's rows.
+    ScanReply(ScanReply),
+    /// One replica of a Raft group to another.
+    Group(GroupMessage),
+    /// A client's request of a group; answered by `ForwardReply`.
+    Forward(Forward),
+    /// What the group's leader made of it.
+    ForwardReply(ForwardReply),
+    /// Rows of a group for a replica that the log cannot bring up to date; answered by
+    /// `SnapshotReply`.
+    Snapshot(SnapshotChunk),
+    /// Whether they were taken, and which are wanted next.
+    SnapshotReply(SnapshotReply),
+}
+
+/// A replica's order to make one row durable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// Echoed in the reply.
+    pub request: RequestId,
+    /// The row to store.
+    pub row: Row,
+    /// Set when the receiver is a fallback: it keeps the row as a hint for this primary.
+    pub hint_for: Option<NodeId>,
+    /// How long the sender still waits; the receiver may drop it afterwards. Counted from receipt.
+    pub time_left: Duration,
+}
+
+/// The outcome of a [`Write`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct WriteReply {
+    /// The write's request id.
+    pub request: RequestId,
+    /// `Ok` once the row survives a power loss of the replica.
+    pub outcome: Result<(), Refusal>,
+}
+
+/// How much of a record a read wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Version and value.
+    Value,
+    /// The version alone; the value is left out of the answer.
+    Version,
+}
+
+/// A question for a key's record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Read {
+    /// Echoed in the reply.
+    pub request: RequestId,
+    /// The keyspace of the key.
+    pub keyspace: KeyspaceId,
+    /// The key.
+    pub key: Key,
+    /// Whether the value is wanted.
+    pub want: Want,
+    /// How long the sender still waits. Counted from receipt.
+    pub time_left: Duration,
+}
+
+/// The outcome of a [`Read`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadReply {
+    /// The read's request id.
+    pub request: RequestId,
+    /// What was found.
+    pub outcome: Result<Found, Refusal>,
+}
+
+/// What a replica holds for a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// `None` when the replica has no record of the key.
+    pub holding: Option<Holding>,
+    /// False while the replica refills after a loss: its answer must not count towards a quorum.
+    pub complete: bool,
+}
+
+/// A replica's record, with or without its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// The whole record.
+    Record(Record),
+    /// Its version alone.
+    Version(Version),
+}
+
+impl Holding {
+    /// The record's version.
+    pub fn version(&self) -> Version {
+        match self {
+            Holding::Record(record) => record.version,
+            Holding::Version(version) => *version,
+        }
+    }
+}
+
+/// A page request over one partition of a keyspace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scan {
+    /// Echoed in the reply.
+    pub request: RequestId,
+    /// The keyspace to list.
+    pub keyspace: KeyspaceId,
+    /// The partition to list.
+    pub partition: PartitionId,
+    /// List only keys above this one.
+    pub after: Option<Key>,
+    /// Stop the page once its rows reach this many bytes.
+    pub page_bytes_max: u32,
+}
+
+/// The outcome of a [`Scan`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScanReply {
+    /// The scan's request id.
+    pub request: RequestId,
+    /// The page.
+    pub outcome: Result<ScanPage, Refusal>,
+}
+
+/// Rows of one partition in key order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScanPage {
+    /// The rows, tombstones included.
+    pub rows: Vec<(Key, Record)>,
+    /// False when more rows follow the last one.
+    pub done: bool,
+}
+
+/// Why a replica did not do what it was asked; nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Too much is queued.
+    #[error("its queue is full")]
+    Overloaded,
+    /// The disk has less room than the reserve.
+    #[error("its disk is full")]
+    DiskFull,
+    /// A write or sync failed earlier, and nothing that it says about durability can be trusted.
+    #[error("its log failed earlier and it no longer acknowledges writes")]
+    LogFailed,
+    /// The version lies further ahead of its clock than `max_clock_offset`.
+    #[error("the version lies too far ahead of its clock")]
+    ClockOffset,
+    /// The stored value fails its checksum.
+    #[error("its copy fails the checksum")]
+    Corrupt,
+    /// The request's time ran out before it was served.
+    #[error("the deadline passed before it was served")]
+    Expired,
+    /// A hint for that target is not admitted: window, cap, or the target is unknown.
+    #[error("it does not admit a hint for that node")]
+    HintNotAdmitted,
+    /// Storage answered with an error that its log describes.
+    #[error("its storage failed")]
+    Storage,
+    /// It is stopping, has not joined yet, or has not heard of the keyspace yet.
+    #[error("it is not serving")]
+    NotServing,
+    /// The keyspace was dropped, with all its rows.
+    #[error("the keyspace was dropped")]
+    KeyspaceDropped,
+}

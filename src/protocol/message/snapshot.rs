@@ -1,0 +1,175 @@
+//! A group's state on its way to a replica that is too far behind for the log.
+//!
+//! The sender cuts the rows into numbered chunks; the receiver asks for the one that it wants next,
+//! so that a transfer resumes where it broke off. Rows are checked on arrival, since a row that
+//! is wrong in one replica's state stays wrong.
+
+use crate::protocol::raft::entry::LogStart;
+use crate::types::{GroupId, ReplicaId, Row};
+
+/// Some rows of a group's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotChunk {
+    /// The group.
+    pub group: GroupId,
+    /// The replica that lacks them.
+    pub to: ReplicaId,
+    /// The replica that sends them.
+    pub from: ReplicaId,
+    /// Names this attempt: chunks of two attempts do not mix.
+    pub transfer: u64,
+    /// Its place among the chunks, from 0.
+    pub number: u32,
+    /// What the rows of all chunks add up to; must be there in the last one.
+    pub start: Option<Box<LogStart>>,
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// The [`checksum`] of the rows as the sender read them.
+    pub checksum: u32,
+    /// Whether none follows.
+    pub last: bool,
+}
+
+impl SnapshotChunk {
+    /// The chunk of that number of a transfer; the last one, if it says what all add up to.
+    pub fn new(
+        (group, from, to): (GroupId, ReplicaId, ReplicaId),
+        (transfer, number): (u64, u32),
+        rows: Vec<Row>,
+        start: Option<LogStart>,
+    ) -> SnapshotChunk {
+        let (checksum, last) = (checksum(&rows), start.is_some());
+        let start = start.map(Box::new);
+        SnapshotChunk { group, to, from, transfer, number, start, rows, checksum, last }
+    }
+
+    /// The chunk's place and meaning alone.
+    #[must_use]
+    pub fn without_rows(&self) -> SnapshotChunk {
+        let (start, rows) = (self.start.clone(), Vec::new());
+        SnapshotChunk { start, rows, ..*self }
+    }
+
+    /// Whether the rows are those that were sent.
+    pub fn is_intact(&self) -> bool {
+        checksum(&self.rows) == self.checksum
+    }
+}
+
+/// What became of a [`SnapshotChunk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotReply {
+    /// The chunk's group.
+    pub group: GroupId,
+    /// The replica that sends the snapshot.
+    pub to: ReplicaId,
+    /// The replica that takes it.
+    pub from: ReplicaId,
+    /// The chunk's transfer.
+    pub transfer: u64,
+    /// The number of the chunk that is wanted next: all before it are held.
+    pub next: u32,
+    /// Whether the chunk was taken.
+    pub outcome: Result<(), SnapshotRefusal>,
+}
+
+/// Why a chunk was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotRefusal {
+    /// Its rows are not those that were sent.
+    #[error("the rows of the chunk fail their checksum")]
+    Checksum,
+    /// No such transfer is wanted: another one runs, or the replica has caught up, or is gone.
+    #[error("it does not want this snapshot")]
+    Unwanted,
+    /// The rows could not be stored.
+    #[error("its storage failed")]
+    Storage,
+    /// Too much is queued.
+    #[error("its queue is full")]
+    Overloaded,
+    /// No chunk at all: the replica asks for a snapshot, as it lost one half-way.
+    #[error("it waits for a snapshot")]
+    Wanted,
+}
+
+/// CRC32C over every field of the rows, in order. Lengths are among them, so that bytes cannot
+/// move from one field to the next unnoticed.
+pub fn checksum(rows: &[Row]) -> u32 {
+    rows.iter().fold(0, |crc, row| {
+        let version = row.record.version;
+        let crc = crc32c::crc32c_append(crc, &row.keyspace.0.to_be_bytes());
+        let crc = crc32c::crc32c_append(crc, &version.timestamp.0.to_be_bytes());
+        let crc = crc32c::crc32c_append(crc, &version.incarnation.0.to_be_bytes());
+        let crc = add_bytes(crc, row.key.as_bytes());
+        match &row.record.value {
+            None => crc32c::crc32c_append(crc, &[0]),
+            Some(value) => add_bytes(crc32c::crc32c_append(crc, &[1]), value),
+        }
+    })
+}
+
+fn add_bytes(crc: u32, bytes: &[u8]) -> u32 {
+    let crc = crc32c::crc32c_append(crc, &(bytes.len() as u64).to_be_bytes());
+    crc32c::crc32c_append(crc, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::types::{Incarnation, Key, KeyspaceId, Record, Timestamp, Version};
+
+    fn row(key: &str, value: Option<&'static str>) -> Row {
+        let version = Version { timestamp: Timestamp(5), incarnation: Incarnation(6) };
+        let value = value.map(|text| Bytes::from_static(text.as_bytes()));
+        Row { keyspace: KeyspaceId(1), key: Key::from(key), record: Record { version, value } }
+    }
+
+    #[test]
+    fn every_field_and_the_order_of_the_rows_count() {
+        let mut elsewhere = row("a", Some("1"));
+        elsewhere.keyspace = KeyspaceId(2);
+        let mut later = row("a", Some("1"));
+        later.record.version.timestamp = Timestamp(6);
+        let mut reborn = row("a", Some("1"));
+        reborn.record.version.incarnation = Incarnation(7);
+        let lists = [
+            vec![],
+            vec![row("a", Some("1"))],
+            vec![elsewhere],
+            vec![later],
+            vec![reborn],
+            vec![row("a", Some("2"))],
+            vec![row("a1", Some(""))],
+            vec![row("", Some("a1"))],
+            vec![row("a", Some(""))],
+            vec![row("a", None)],
+            vec![row("a", Some("1")), row("b", None)],
+            vec![row("b", None), row("a", Some("1"))],
+        ];
+        let sums: std::collections::BTreeSet<u32> =
+            lists.iter().map(|rows| checksum(rows)).collect();
+        assert_eq!(sums.len(), lists.len());
+    }
+
+    #[test]
+    fn a_changed_row_is_noticed() {
+        let rows = vec![row("a", Some("1")), row("b", Some("2"))];
+        let mut chunk = SnapshotChunk {
+            group: GroupId(1),
+            to: ReplicaId(1),
+            from: ReplicaId(2),
+            transfer: 9,
+            number: 0,
+            start: None,
+            checksum: checksum(&rows),
+            rows,
+            last: false,
+        };
+        assert!(chunk.is_intact());
+        chunk.rows[1].record.value = Some(Bytes::from_static(b"3"));
+        assert!(!chunk.is_intact());
+    }
+}

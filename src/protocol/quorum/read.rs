@@ -1,0 +1,456 @@
+//! One read: asks as many replicas as must answer, merges what they hold, mends the stale.
+//!
+//! The first replica asked sends its value, the others only versions. The answer is the newest
+//! record that any replica reported, never an older one: if only its version is known, its value
+//! is fetched from a replica that holds it. A replica that refuses, is lost, or keeps silent for
+//! `hedge_after` is made up for by the next one on the list.
+//!
+//! With `blocking_repair` the answer waits until `required` replicas are known to hold the record
+//! or a newer one, so that no later quorum read can go back in time. Without it, stale replicas
+//! are repaired behind the answer. Either way the machine lives on after the answer until every
+//! replica that it asked has replied, or the deadline, and repairs those that reply late.
+//!
+//! Caveat: a replica that refills after a loss (`Found::complete` is false) never counts, but what
+//! it does hold is merged and, being durable, supports blocking repair like any other copy.
+
+#[cfg(test)]
+mod properties;
+mod replica;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use self::replica::{Heard, Question, Repair, Replica};
+use crate::protocol::message::{Found, Holding, Refusal, Want};
+use crate::protocol::quorum::{Outcome, Primary, QuorumError};
+use crate::types::{Moment, NodeId, Record, Version};
+
+/// What a read begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadSetup {
+    /// The first N nodes of the preference list, each once, in the order in which they should be
+    /// asked: nearest first.
+    pub primaries: Vec<Primary>,
+    /// R; at least 1.
+    pub required: u32,
+    /// Whether stale replicas are repaired before the answer, as far as `required` demands.
+    pub blocking_repair: bool,
+    /// How long a replica may keep silent before another is asked as well; `None` for ever.
+    pub hedge_after: Option<Duration>,
+    /// When the client stops waiting.
+    pub deadline: Moment,
+}
+
+/// What the driver must do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadEffect {
+    /// Ask a replica. A replica is never asked while it owes a reply to an earlier question.
+    Ask {
+        /// The replica.
+        to: NodeId,
+        /// How much of the record to ask for.
+        want: Want,
+    },
+    /// Send a stale replica the newest record.
+    Repair {
+        /// The replica.
+        to: NodeId,
+        /// The newest record.
+        record: Record,
+        /// Whether the answer waits for it. A replica is never sent another awaited repair
+        /// before it has replied to the one before; replies to the others need not be reported.
+        awaited: bool,
+    },
+    /// Answer the client. Comes exactly once.
+    Answer(Result<ReadSuccess, QuorumError>),
+}
+
+/// What was read, and which guarantee held.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadSuccess {
+    /// The newest record; a tombstone is a record. `None` when no replica asked has one.
+    pub record: Option<Record>,
+    /// Replicas whose answers counted.
+    pub answered: Vec<NodeId>,
+    /// Replicas that acknowledged the record as a repair before the answer.
+    pub repaired: Vec<NodeId>,
+}
+
+/// The decisions of one read.
+#[derive(Clone, Debug)]
+pub struct ReadQuorum {
+    replicas: Vec<Replica>,
+    required: usize,
+    blocking_repair: bool,
+    hedge_after: Option<Duration>,
+    deadline: Moment,
+    /// The newest version that any replica reported. Never falls back.
+    newest: Option<Version>,
+    /// The newest record known with its value; older than `newest` while that is to be fetched.
+    record: Option<Record>,
+    /// Whether a counted replica has sent a value.
+    value_counted: bool,
+    refusals: Vec<(NodeId, Refusal)>,
+    /// Whether a replica was lost while it owed a reply.
+    any_lost: bool,
+    decided: bool,
+    answer: Option<Result<ReadSuccess, QuorumError>>,
+    /// Whether the deadline has passed.
+    over: bool,
+}
+
+impl ReadQuorum {
+    /// Begins a read; poll it at once. If too few replicas can be reached, its only effect is the
+    /// answer that says so.
+    pub fn new(setup: ReadSetup, now: Moment) -> Self {
+        let mut read = ReadQuorum {
+            replicas: setup.primaries.iter().map(Replica::new).collect(),
+            required: (setup.required as usize).max(1),
+            blocking_repair: setup.blocking_repair,
+            hedge_after: setup.hedge_after,
+            deadline: setup.deadline,
+            newest: None,
+            record: None,
+            value_counted: false,
+            refusals: Vec::new(),
+            any_lost: false,
+            decided: false,
+            answer: None,
+            over: false,
+        };
+        let reachable = read.count(Replica::is_unasked);
+        if reachable < read.required {
+            read.over = true;
+            read.decide(Err(QuorumError::Unavailable {
+                required: read.required as u32,
+                reachable: reachable as u32,
+            }));
+        }
+        read.advance(now);
+        read
+    }
+
+    /// A replica answered a question.
+    pub fn on_found(&mut self, from: NodeId, found: Found, now: Moment) {
+        let replica = self.replicas.iter_mut().find(|r| r.node == from && r.takes_answers());
+        if let Some(replica) = replica {
+            replica.note(&found);
+            if let Some(holding) = found.holding {
+                self.value_counted |= found.complete && matches!(holding, Holding::Record(_));
+                self.merge(holding);
+            }
+        }
+        self.advance(now);
+    }
+
+    /// A replica refused a question.
+    pub fn on_refusal(&mut self, from: NodeId, refusal: Refusal, now: Moment) {
+        let replica = self.replicas.iter_mut().find(|r| r.node == from && r.owes_answer());
+        if let Some(replica) = replica {
+            replica.close_question();
+            if refusal == Refusal::Corrupt {
+                replica.mark_corrupt();
+            }
+            self.refusals.push((from, refusal));
+        }
+        self.advance(now);
+    }
+
+    /// The transport certainly did not send the replica its last question or repair.
+    pub fn on_unsent(&mut self, to: NodeId, now: Moment) {
+        self.give_up(to);
+        self.advance(now);
+    }
+
+    /// The stream to the replica ended; what was in flight may have arrived.
+    pub fn on_lost(&mut self, peer: NodeId, now: Moment) {
+        self.any_lost |= self.give_up(peer);
+        self.advance(now);
+    }
+
+    /// A replica has its awaited repair durably. Report only replies to the latest repair.
+    pub fn on_repaired(&mut self, from: NodeId, now: Moment) {
+        if let Some(replica) = self.replicas.iter_mut().find(|r| r.node == from) {
+            replica.note_repaired();
+        }
+        self.advance(now);
+    }
+
+    /// A replica refused its awaited repair. Report only replies to the latest repair.
+    pub fn on_repair_refused(&mut self, from: NodeId, refusal: Refusal, now: Moment) {
+        let replica = self.replicas.iter_mut().find(|r| r.node == from);
+        if replica.is_some_and(Replica::give_up_repair) {
+            self.refusals.push((from, refusal));
+        }
+        self.advance(now);
+    }
+
+    /// Time has passed.
+    pub fn on_tick(&mut self, now: Moment) {
+        self.advance(now);
+    }
+
+    /// What to do next; to be called until `None` after each event and after `new`.
+    pub fn poll(&mut self) -> Option<ReadEffect> {
+        if let Some((to, want)) = self.replicas.iter_mut().find_map(Replica::poll_question) {
+            return Some(ReadEffect::Ask { to, want });
+        }
+        if !self.decided
+            && let Some(repair) = self.poll_repair(true)
+        {
+            return Some(repair);
+        }
+        if let Some(answer) = self.answer.take() {
+            return Some(ReadEffect::Answer(answer));
+        }
+        if self.decided { self.poll_repair(false) } else { None }
+    }
+
+    /// When `on_tick` is next needed: when a silent replica is hedged, or at the deadline.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        if self.over || self.is_done() {
+            return None;
+        }
+        let hedge_after = self.hedge_after.filter(|_| !self.decided);
+        let oldest = self.replicas.iter().filter_map(Replica::prompt_since).min();
+        let hedge = hedge_after.zip(oldest).map(|(after, since)| since + after);
+        Some(hedge.map_or(self.deadline, |at| at.min(self.deadline)))
+    }
+
+    /// True once no further event can matter: drop the machine.
+    pub fn is_done(&self) -> bool {
+        self.decided
+            && self.answer.is_none()
+            && !self.replicas.iter().any(|r| r.is_question_due() || r.is_repair_due())
+            && (self.over || !self.replicas.iter().any(Replica::owes_answer))
+    }
+}
+
+// What is known.
+impl ReadQuorum {
+    fn count(&self, of: impl Fn(&Replica) -> bool) -> usize {
+        self.replicas.iter().filter(|replica| of(replica)).count()
+    }
+
+    fn counted(&self) -> usize {
+        self.count(|replica| replica.heard == Heard::Counted)
+    }
+
+    /// Replicas known to hold the newest version.
+    fn holders(&self) -> usize {
+        self.count(|replica| replica.holds == self.newest)
+    }
+
+    fn is_stale(&self, replica: &Replica) -> bool {
+        replica.is_known() && replica.holds < self.newest
+    }
+
+    /// Stale replicas that have not failed to take a repair.
+    fn mendable(&self) -> usize {
+        self.count(|replica| self.is_stale(replica) && replica.repair != Repair::Failed)
+    }
+
+    /// The newest record, unless its value is still to be fetched.
+    fn newest_record(&self) -> Option<&Record> {
+        self.record.as_ref().filter(|record| Some(record.version) >= self.newest)
+    }
+
+    fn lacks_value(&self) -> bool {
+        self.newest.is_some() && self.newest_record().is_none()
+    }
+
+    /// Whether a question in flight, not yet slow, may bring the newest record.
+    fn is_value_coming(&self) -> bool {
+        self.replicas.iter().any(|replica| {
+            replica.is_prompt(Want::Value)
+                && (replica.heard == Heard::Nothing || replica.holds >= self.newest)
+        })
+    }
+
+    fn merge(&mut self, holding: Holding) {
+        self.newest = self.newest.max(Some(holding.version()));
+        if let Holding::Record(record) = holding
+            && self.record.as_ref().is_none_or(|known| known.version < record.version)
+        {
+            self.record = Some(record);
+        }
+    }
+}
+
+// What follows from it.
+impl ReadQuorum {
+    fn advance(&mut self, now: Moment) {
+        if self.over {
+            return;
+        }
+        if !self.decided {
+            self.mark_slow(now);
+        }
+        self.fetch_value(now);
+        if !self.decided {
+            while self.wants_another() && self.ask_next(now) {}
+            self.settle();
+        }
+        self.plan_repairs();
+        if now >= self.deadline {
+            self.expire();
+        }
+    }
+
+    fn mark_slow(&mut self, now: Moment) {
+        let Some(hedge_after) = self.hedge_after else { return };
+        for replica in &mut self.replicas {
+            replica.mark_slow(now, hedge_after);
+        }
+    }
+
+    /// Asks a holder of the newest version for its value, if nothing else will bring it. Once the
+    /// client has its answer the value serves only repairs.
+    fn fetch_value(&mut self, now: Moment) {
+        let wanted = !self.decided || self.replicas.iter().any(|replica| self.is_stale(replica));
+        if !self.lacks_value() || !wanted || self.is_value_coming() {
+            return;
+        }
+        let newest = self.newest;
+        let holder = self.replicas.iter_mut().find(|r| r.can_be_asked_again() && r.holds == newest);
+        if let Some(holder) = holder {
+            holder.question = Question::Due { want: Want::Value, since: now };
+        }
+    }
+
+    /// Whether the replicas asked so far, if all goes well, will not do. Slow ones do not count
+    /// as going well.
+    fn wants_another(&self) -> bool {
+        let counted = self.counted();
+        let first_answers = self.count(|r| r.heard == Heard::Nothing && r.is_prompt_question());
+        if counted + first_answers < self.required {
+            return true;
+        }
+        if self.lacks_value() {
+            return !self.is_value_coming();
+        }
+        counted >= self.required
+            && !self.is_supported_by(self.holders())
+            && !self.is_supported_by(self.holders() + self.mendable() + first_answers)
+    }
+
+    /// Whether that many holders of the newest record permit to answer with it.
+    fn is_supported_by(&self, holders: usize) -> bool {
+        !self.blocking_repair || self.newest.is_none() || holders >= self.required
+    }
+
+    fn ask_next(&mut self, now: Moment) -> bool {
+        let has_value = self.value_counted && !self.lacks_value();
+        let want = if has_value || self.is_value_coming() { Want::Version } else { Want::Value };
+        let next = self.replicas.iter_mut().find(|replica| replica.is_unasked());
+        if let Some(replica) = next {
+            replica.question = Question::Due { want, since: now };
+            return true;
+        }
+        false
+    }
+
+    /// Decides, if it is time: for an answer, or because an answer has become impossible.
+    fn settle(&mut self) {
+        let counted = self.counted();
+        let unheard = self.count(|r| r.heard == Heard::Nothing && r.owes_answer());
+        if counted < self.required {
+            if counted + unheard < self.required {
+                self.fail();
+            }
+        } else if self.lacks_value() {
+            if !self.replicas.iter().any(Replica::owes_answer) {
+                self.fail();
+            }
+        } else if self.is_supported_by(self.holders()) {
+            self.decide(Ok(self.success()));
+        } else if !self.is_supported_by(self.holders() + self.mendable() + unheard) {
+            self.fail();
+        }
+    }
+
+    fn decide(&mut self, answer: Result<ReadSuccess, QuorumError>) {
+        self.decided = true;
+        self.answer = Some(answer);
+    }
+
+    fn success(&self) -> ReadSuccess {
+        let nodes = |of: fn(&Replica) -> bool| -> Vec<NodeId> {
+            self.replicas.iter().filter(|replica| of(replica)).map(|r| r.node).collect()
+        };
+        ReadSuccess {
+            record: self.newest_record().cloned(),
+            answered: nodes(|replica| replica.heard == Heard::Counted),
+            repaired: nodes(|replica| replica.repair == Repair::Done),
+        }
+    }
+
+    fn fail(&mut self) {
+        let heard_or_open = |r: &Replica| r.heard != Heard::Nothing || r.owes_answer();
+        let any_effect = self.any_lost || self.replicas.iter().any(heard_or_open);
+        let error = QuorumError::Failed {
+            required: self.required as u32,
+            received: self.received(),
+            refusals: self.refusals.clone(),
+            outcome: if any_effect { Outcome::Unknown } else { Outcome::Failed },
+        };
+        self.cancel_unsent();
+        self.decide(Err(error));
+    }
+
+    /// Replicas that counted so far: answers, then holders of the record that was to be answered.
+    fn received(&self) -> u32 {
+        let counted = self.counted();
+        let agreed = if counted < self.required { counted } else { self.holders().min(counted) };
+        agreed as u32
+    }
+
+    /// Plans a repair of every stale replica: before the answer only if that is short of holders.
+    fn plan_repairs(&mut self) {
+        let short = self.counted() >= self.required && !self.is_supported_by(self.holders());
+        if self.newest_record().is_none() || !(self.decided || short) {
+            return;
+        }
+        let (newest, decided) = (self.newest, self.decided);
+        for replica in &mut self.replicas {
+            if replica.is_known() && replica.holds < newest {
+                replica.plan_repair(newest, decided);
+            }
+        }
+    }
+
+    fn poll_repair(&mut self, awaited: bool) -> Option<ReadEffect> {
+        let record = self.record.as_ref()?;
+        let to = self.replicas.iter_mut().find_map(|r| r.poll_repair(record.version))?;
+        Some(ReadEffect::Repair { to, record: record.clone(), awaited })
+    }
+
+    /// Expects no more of the replica; false if nothing was expected.
+    fn give_up(&mut self, node: NodeId) -> bool {
+        let Some(replica) = self.replicas.iter_mut().find(|r| r.node == node) else {
+            return false;
+        };
+        let owed_answer = replica.owes_answer();
+        replica.close_question();
+        replica.give_up_repair() || owed_answer
+    }
+
+    fn cancel_unsent(&mut self) {
+        for replica in &mut self.replicas {
+            replica.cancel_unsent();
+        }
+    }
+
+    fn expire(&mut self) {
+        self.over = true;
+        self.cancel_unsent();
+        if !self.decided {
+            self.decide(Err(QuorumError::Timeout {
+                required: self.required as u32,
+                received: self.received(),
+                outcome: Outcome::Unknown,
+            }));
+        }
+    }
+}

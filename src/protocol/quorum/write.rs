@@ -1,0 +1,338 @@
+//! One write: sends it to every primary, counts acknowledgements, keeps hints for the absent.
+//!
+//! Each primary has a *place* in the quorum. A place counts once: by its primary's own
+//! acknowledgement or, in a sloppy quorum, by that of the fallback that holds its hint (DeCandia
+//! et al., "Dynamo", 2007, section 4.6). The client is answered when `required` places count.
+//! The machine then lives on until every node that it asked has replied, or the deadline.
+//!
+//! Hints never change the outcome: they wait until the write may exist, that is, until some node
+//! has acknowledged it, was lost with it in flight, or is still silent at the deadline. So a
+//! write that certainly failed leaves no hint that could bring it into existence later, and
+//! every other write reaches its absent primaries in the end. A hint that is due by the time of
+//! the answer comes out of [`WriteQuorum::poll`] before the answer does.
+//!
+//! A primary that refuses out of overload is never hinted: its hint would be more load.
+
+mod place;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use self::place::{Place, Progress, StandIn};
+use crate::protocol::message::Refusal;
+use crate::protocol::quorum::{Outcome, Primary, QuorumError};
+use crate::types::{Moment, NodeId};
+
+/// What a write begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WriteSetup {
+    /// The first N nodes of the preference list, each once.
+    pub primaries: Vec<Primary>,
+    /// Reachable nodes beyond the first N, in preference order, each once; used only if `sloppy`.
+    pub fallbacks: Vec<NodeId>,
+    /// W; at least 1.
+    pub required: u32,
+    /// Whether fallbacks may count.
+    pub sloppy: bool,
+    /// When the client stops waiting.
+    pub deadline: Moment,
+}
+
+/// What the driver must do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteEffect {
+    /// Send the write.
+    Send {
+        /// A primary, or a fallback.
+        to: NodeId,
+        /// For a fallback: the primary that it keeps the write for.
+        hint_for: Option<NodeId>,
+    },
+    /// Keep a hint on this node, if policy admits it. Comes at most once per primary.
+    Hint {
+        /// The primary that missed the write.
+        target: NodeId,
+    },
+    /// Answer the client. Comes exactly once.
+    Answer(Result<WriteSuccess, QuorumError>),
+}
+
+/// Which guarantee held when the client was answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WriteSuccess {
+    /// Nodes whose acknowledgements counted, one per place.
+    pub acknowledged: Vec<NodeId>,
+    /// Primaries whose hint this node was told to keep, or an acknowledging fallback keeps.
+    pub hinted: Vec<NodeId>,
+    /// Fallbacks among `acknowledged`.
+    pub fallbacks: Vec<NodeId>,
+}
+
+/// The decisions of one write.
+#[derive(Clone, Debug)]
+pub struct WriteQuorum {
+    places: Vec<Place>,
+    fallbacks: Vec<NodeId>,
+    fallbacks_used: usize,
+    required: usize,
+    sloppy: bool,
+    deadline: Moment,
+    refusals: Vec<(NodeId, Refusal)>,
+    /// Whether some node may have applied the write. Never becomes false again.
+    may_exist: bool,
+    decided: bool,
+    answer: Option<Result<WriteSuccess, QuorumError>>,
+    /// Whether the deadline has passed.
+    over: bool,
+}
+
+impl WriteQuorum {
+    /// Begins a write; poll it at once. If too few nodes can be reached, its only effect is the
+    /// answer that says so.
+    pub fn new(setup: WriteSetup, now: Moment) -> Self {
+        let mut write = WriteQuorum {
+            places: setup.primaries.iter().map(Place::new).collect(),
+            fallbacks: setup.fallbacks,
+            fallbacks_used: 0,
+            required: (setup.required as usize).max(1),
+            sloppy: setup.sloppy,
+            deadline: setup.deadline,
+            refusals: Vec::new(),
+            may_exist: false,
+            decided: false,
+            answer: None,
+            over: false,
+        };
+        let reachable = write.reachable();
+        if reachable < write.required {
+            write.places.clear();
+            write.decide(Err(QuorumError::Unavailable {
+                required: write.required as u32,
+                reachable: reachable as u32,
+            }));
+        } else {
+            write.cover_unreachable();
+            write.advance(now);
+        }
+        write
+    }
+
+    /// The node has the write durably; as a fallback, it has it as a hint.
+    pub fn on_ack(&mut self, from: NodeId, now: Moment) {
+        for place in &mut self.places {
+            self.may_exist |= place.acknowledge(from);
+        }
+        self.advance(now);
+    }
+
+    /// The node certainly did not apply the write.
+    pub fn on_refusal(&mut self, from: NodeId, refusal: Refusal, now: Moment) {
+        if let Some((index, role)) = self.asked(from) {
+            self.refusals.push((from, refusal));
+            self.places[index].end(role);
+            if role == Role::Primary && is_never_hinted(refusal) {
+                self.places[index].stand_in = StandIn::Waived;
+            } else {
+                self.cover(index);
+            }
+        }
+        self.advance(now);
+    }
+
+    /// The transport certainly did not send the write to the node.
+    pub fn on_unsent(&mut self, to: NodeId, now: Moment) {
+        self.end_and_cover(to);
+        self.advance(now);
+    }
+
+    /// The stream to the node ended while the write was in flight; it may have arrived.
+    pub fn on_lost(&mut self, peer: NodeId, now: Moment) {
+        self.may_exist |= self.end_and_cover(peer);
+        self.advance(now);
+    }
+
+    /// Time has passed.
+    pub fn on_tick(&mut self, now: Moment) {
+        self.advance(now);
+    }
+
+    /// What to do next; to be called until `None` after each event and after `new`.
+    pub fn poll(&mut self) -> Option<WriteEffect> {
+        if let Some(effect) = self.places.iter_mut().find_map(Place::poll_send) {
+            return Some(effect);
+        }
+        if self.may_exist
+            && let Some(effect) = self.places.iter_mut().find_map(Place::poll_hint)
+        {
+            return Some(effect);
+        }
+        self.answer.take().map(WriteEffect::Answer)
+    }
+
+    /// When `on_tick` is next needed.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        (!self.over && !self.is_done()).then_some(self.deadline)
+    }
+
+    /// True once no further event can matter: drop the machine.
+    pub fn is_done(&self) -> bool {
+        self.decided
+            && self.answer.is_none()
+            && (self.over || !self.places.iter().any(Place::is_in_flight))
+            && !self.places.iter().any(Place::is_send_due)
+            && !(self.may_exist && self.places.iter().any(Place::is_hint_due))
+    }
+}
+
+/// In which role a node was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Primary,
+    Fallback,
+}
+
+impl WriteQuorum {
+    fn reachable(&self) -> usize {
+        let primaries = self.places.iter().filter(|place| place.own == Progress::Due).count();
+        let absent = self.places.len() - primaries;
+        primaries + if self.sloppy { absent.min(self.fallbacks.len()) } else { 0 }
+    }
+
+    fn cover_unreachable(&mut self) {
+        for index in 0..self.places.len() {
+            if self.places[index].own == Progress::Unasked {
+                self.cover(index);
+            }
+        }
+    }
+
+    /// Has a fallback stand in for the primary, or else a hint on this node. Once the client has
+    /// its answer a fallback could no longer count, and a hint here is cheaper.
+    fn cover(&mut self, index: usize) {
+        let more = self.sloppy && !self.decided;
+        let fallback = self.fallbacks.get(self.fallbacks_used).filter(|_| more);
+        self.places[index].stand_in = match fallback {
+            Some(&node) => {
+                self.fallbacks_used += 1;
+                StandIn::Due(node)
+            }
+            None => StandIn::HintDue,
+        };
+    }
+
+    /// The place in which the node owes a reply.
+    fn asked(&self, node: NodeId) -> Option<(usize, Role)> {
+        self.places.iter().enumerate().find_map(|(index, place)| {
+            if place.primary == node && place.own == Progress::Asked {
+                Some((index, Role::Primary))
+            } else if place.stand_in == StandIn::Asked(node) {
+                Some((index, Role::Fallback))
+            } else {
+                None
+            }
+        })
+    }
+
+    /// Expects no more of the node; false if nothing was expected.
+    fn end_and_cover(&mut self, node: NodeId) -> bool {
+        let Some((index, role)) = self.asked(node) else { return false };
+        self.places[index].end(role);
+        self.cover(index);
+        true
+    }
+
+    fn advance(&mut self, now: Moment) {
+        if !self.decided {
+            let received = self.received();
+            let open = self.places.iter().filter(|place| place.is_open()).count();
+            if received >= self.required {
+                self.decide(Ok(self.success()));
+            } else if received + open < self.required {
+                self.fail();
+            }
+        }
+        if now >= self.deadline && !self.over {
+            self.expire();
+        }
+    }
+
+    fn received(&self) -> usize {
+        self.places.iter().filter(|place| place.counted().is_some()).count()
+    }
+
+    fn decide(&mut self, answer: Result<WriteSuccess, QuorumError>) {
+        self.decided = true;
+        self.answer = Some(answer);
+    }
+
+    fn success(&self) -> WriteSuccess {
+        let mut success = WriteSuccess {
+            acknowledged: Vec::with_capacity(self.places.len()),
+            ..WriteSuccess::default()
+        };
+        for place in &self.places {
+            if let Some(node) = place.counted() {
+                success.acknowledged.push(node);
+                if node != place.primary {
+                    success.fallbacks.push(node);
+                }
+            }
+            if place.is_hinted() {
+                success.hinted.push(place.primary);
+            }
+        }
+        success
+    }
+
+    fn fail(&mut self) {
+        for place in &mut self.places {
+            place.cancel_due();
+        }
+        let in_flight = self.places.iter().any(Place::is_in_flight);
+        let error = QuorumError::Failed {
+            required: self.required as u32,
+            received: self.received() as u32,
+            refusals: self.refusals.clone(),
+            outcome: outcome(self.may_exist || in_flight),
+        };
+        self.decide(Err(error));
+    }
+
+    /// Gives the silent up: each may have applied the write, and each is hinted.
+    fn expire(&mut self) {
+        self.over = true;
+        self.may_exist |= self.places.iter().any(Place::is_in_flight);
+        for place in &mut self.places {
+            place.give_up();
+        }
+        if !self.decided {
+            self.decide(Err(QuorumError::Timeout {
+                required: self.required as u32,
+                received: self.received() as u32,
+                outcome: outcome(self.may_exist),
+            }));
+        }
+    }
+}
+
+fn outcome(may_exist: bool) -> Outcome {
+    if may_exist { Outcome::Unknown } else { Outcome::Failed }
+}
+
+/// Refusals after which the primary gets no hint: it has too much to do already (scylladb#7976
+/// among others), or the write itself is too far ahead for it, or has nowhere to go any more.
+fn is_never_hinted(refusal: Refusal) -> bool {
+    match refusal {
+        Refusal::Overloaded
+        | Refusal::Expired
+        | Refusal::ClockOffset
+        | Refusal::KeyspaceDropped => true,
+        Refusal::DiskFull
+        | Refusal::LogFailed
+        | Refusal::Corrupt
+        | Refusal::HintNotAdmitted
+        | Refusal::Storage
+        | Refusal::NotServing => false,
+    }
+}

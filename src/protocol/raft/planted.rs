@@ -1,0 +1,95 @@
+//! Bugs planted on purpose, to prove that tests, invariants and checkers can fail.
+//!
+//! Each is one decision of this protocol made wrong. They exist only in tests and under the
+//! feature `planted`; elsewhere [`planted`] is the constant `false` and costs nothing.
+
+#[cfg(any(test, feature = "planted"))]
+use std::cell::Cell;
+
+/// One decision made wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// A leader commits what it alone holds durably.
+    CommitBeforeMajority,
+    /// Votes and pre-votes compare the length of logs and not their last terms.
+    VoteByIndexOnly,
+    /// A leader commits entries of earlier terms by counting replicas.
+    CommitEarlierTerm,
+    /// A leader serves reads before it has committed an entry of its own term.
+    ReadIndexWithoutOwnTerm,
+    /// A leader serves reads without asking whether it still leads.
+    ReadIndexWithoutQuorum,
+    /// A vote leaves before it is durable.
+    VoteBeforeSync,
+    /// Entries are acknowledged before they are durable.
+    AckBeforeSync,
+    /// A leader keeps its lease while it hands leadership over.
+    LeaseAfterTransfer,
+    /// A change of membership is accepted though it was meant for an earlier membership.
+    StaleMembershipOrder,
+    /// A change of membership is accepted while the one before is not committed.
+    ChangeWhileUncommitted,
+    /// In a joint membership the majority of the new voters decides alone.
+    SingleQuorumInJoint,
+    /// A follower drops its entries from the first one sent on, even when it holds that already.
+    TruncateOnOverlap,
+    /// A replica votes for whoever asks, as often as it is asked.
+    TwoVotesPerTerm,
+    /// A replica never takes over a later term from a message.
+    IgnoreHigherTerm,
+    /// A replica obeys a leader of an earlier term.
+    ObeyEarlierTerm,
+    /// Heartbeats tell the leader's commit index to replicas that are not known to hold so much.
+    CommitBeyondMatched,
+    /// Learners count towards quorums.
+    LearnerCounts,
+    /// A replica forgets its vote when it restarts. The driver's to plant.
+    ForgetVoteOnRestart,
+}
+
+#[cfg(any(test, feature = "planted"))]
+thread_local! {
+    static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) };
+}
+
+impl Planted {
+    /// Every bug, those that the driver plants included.
+    pub const ALL: [Planted; 18] = [
+        Planted::CommitBeforeMajority,
+        Planted::VoteByIndexOnly,
+        Planted::CommitEarlierTerm,
+        Planted::ReadIndexWithoutOwnTerm,
+        Planted::ReadIndexWithoutQuorum,
+        Planted::VoteBeforeSync,
+        Planted::AckBeforeSync,
+        Planted::LeaseAfterTransfer,
+        Planted::StaleMembershipOrder,
+        Planted::ChangeWhileUncommitted,
+        Planted::SingleQuorumInJoint,
+        Planted::TruncateOnOverlap,
+        Planted::TwoVotesPerTerm,
+        Planted::IgnoreHigherTerm,
+        Planted::ObeyEarlierTerm,
+        Planted::CommitBeyondMatched,
+        Planted::LearnerCounts,
+        Planted::ForgetVoteOnRestart,
+    ];
+
+    /// Plants this bug, or none, in all replicas of the calling thread.
+    #[cfg(any(test, feature = "planted"))]
+    pub fn set(bug: Option<Planted>) {
+        PLANTED.set(bug);
+    }
+}
+
+/// Whether the bug is planted in this thread.
+#[cfg(any(test, feature = "planted"))]
+pub fn planted(bug: Planted) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Whether the bug is planted in this thread: never, in this build.
+#[cfg(not(any(test, feature = "planted")))]
+pub const fn planted(_: Planted) -> bool {
+    false
+}

@@ -1,0 +1,46 @@
+//! What becomes of a command: one method for each, and the way to them.
+
+mod groups;
+mod keyspaces;
+pub(super) mod members;
+
+use crate::protocol::system::command::{SystemCommand, SystemReply, SystemRequest};
+use crate::protocol::system::refusal::SystemRefusal;
+use crate::protocol::system::state::SystemState;
+use crate::types::LogIndex;
+
+impl SystemState {
+    /// Applies the request of one committed entry of the system group's log.
+    ///
+    /// Entries are applied in order, each once. Whoever keeps the state keeps the index of the
+    /// last entry with it, atomically.
+    ///
+    /// # Errors
+    /// [`SystemRefusal`]; the state is then as it was before.
+    pub fn apply(
+        &mut self,
+        index: LogIndex,
+        request: &SystemRequest,
+    ) -> Result<SystemReply, SystemRefusal> {
+        let id = request.request_id;
+        match &request.command {
+            SystemCommand::Describe { node, member } => self.describe(index, *node, member),
+            SystemCommand::Remove { node, expected_epoch } => {
+                self.remove(index, *node, *expected_epoch)
+            }
+            SystemCommand::CreateKeyspace { name, mode, replication } => {
+                self.create_keyspace(index, id, name, *mode, replication.unwrap_or_default())
+            }
+            SystemCommand::AlterKeyspace { name, replication } => {
+                self.alter_keyspace(name, *replication)
+            }
+            SystemCommand::DropKeyspace { name } => self.drop_keyspace(index, id, name),
+            SystemCommand::PlaceGroup { group, expected_generation, nodes } => {
+                self.place_group(index, *group, *expected_generation, nodes)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

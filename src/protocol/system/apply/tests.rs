@@ -1,0 +1,5 @@
+//! Every command: what it does, and what it refuses.
+
+mod groups;
+mod keyspaces;
+mod members;

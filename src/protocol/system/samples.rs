@@ -1,0 +1,112 @@
+//! States and requests that the tests of this module begin with.
+
+use std::collections::BTreeSet;
+
+use crate::protocol::membership::Member;
+use crate::protocol::system::keyspace::{Mode, ReplicationAsked};
+use crate::protocol::system::settings::{ClusterSettings, Replication};
+use crate::protocol::system::{
+    SystemCommand, SystemRefusal, SystemReply, SystemRequest, SystemState,
+};
+use crate::types::{ClusterId, Incarnation, LogIndex, NodeId};
+
+/// The first description of a node that is in this zone.
+pub(super) fn member(zone: &str) -> Member {
+    Member {
+        incarnation: Incarnation(7),
+        revision: 1,
+        name: "n".to_owned(),
+        zone: zone.to_owned(),
+        vnodes: 8,
+        peer_address: ([127, 0, 0, 1], 7401).into(),
+        client_address: ([127, 0, 0, 1], 7400).into(),
+    }
+}
+
+/// Eight partitions, N = 3.
+pub(super) fn settings() -> ClusterSettings {
+    let replication = Replication::default();
+    ClusterSettings { cluster_id: ClusterId(1), partitions: 8, replication }
+}
+
+/// A state and how many entries it has applied.
+pub(super) struct Cluster {
+    pub(super) state: SystemState,
+    pub(super) index: LogIndex,
+}
+
+impl Cluster {
+    /// Nodes 1, 2, … in these zones.
+    pub(super) fn of(zones: &[&str]) -> Cluster {
+        let state = SystemState::found(&settings(), NodeId(1), member(zones[0])).unwrap();
+        let mut cluster = Cluster { state, index: LogIndex(0) };
+        for (zone, node) in zones.iter().zip(1..).skip(1) {
+            let member = member(zone);
+            cluster.apply(SystemCommand::Describe { node: NodeId(node), member }).unwrap();
+        }
+        cluster
+    }
+
+    /// So many nodes without zones.
+    pub(super) fn sized(nodes: usize) -> Cluster {
+        Cluster::of(&vec![""; nodes])
+    }
+
+    /// The next entry; its request's number is its index.
+    pub(super) fn apply(&mut self, command: SystemCommand) -> Result<SystemReply, SystemRefusal> {
+        self.request(self.index.0 + 1, command)
+    }
+
+    pub(super) fn request(
+        &mut self,
+        request_id: u64,
+        command: SystemCommand,
+    ) -> Result<SystemReply, SystemRefusal> {
+        self.index = self.index.next();
+        self.state.apply(self.index, &SystemRequest { request_id, command })
+    }
+
+    /// The refusal's text; fails if the command is done, or if it changed anything.
+    pub(super) fn refused(&mut self, command: SystemCommand) -> String {
+        let before = self.state.clone();
+        let refusal = self.apply(command.clone()).expect_err(&format!("{command:?}"));
+        assert_eq!(self.state, before, "a refusal changes nothing");
+        refusal.to_string()
+    }
+}
+
+pub(super) fn create(name: &str, mode: Mode, asked: ReplicationAsked) -> SystemCommand {
+    SystemCommand::CreateKeyspace { name: name.to_owned(), mode, replication: Some(asked) }
+}
+
+/// A strong keyspace of this factor.
+pub(super) fn strong(name: &str, factor: u32) -> SystemCommand {
+    create(name, Mode::Strong, asked(Some(factor), None, None))
+}
+
+pub(super) fn drop_named(name: &str) -> SystemCommand {
+    SystemCommand::DropKeyspace { name: name.to_owned() }
+}
+
+pub(super) fn remove(node: u64) -> SystemCommand {
+    SystemCommand::Remove { node: NodeId(node), expected_epoch: None }
+}
+
+/// A later description of a node, changed in one respect.
+pub(super) fn describe(
+    node: u64,
+    revision: u64,
+    change: impl FnOnce(&mut Member),
+) -> SystemCommand {
+    let mut member = Member { revision, ..member("") };
+    change(&mut member);
+    SystemCommand::Describe { node: NodeId(node), member }
+}
+
+pub(super) fn asked(n: Option<u32>, r: Option<u32>, w: Option<u32>) -> ReplicationAsked {
+    ReplicationAsked { factor: n, read_quorum: r, write_quorum: w }
+}
+
+pub(super) fn nodes(numbers: impl IntoIterator<Item = u64>) -> BTreeSet<NodeId> {
+    numbers.into_iter().map(NodeId).collect()
+}

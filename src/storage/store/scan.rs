@@ -1,0 +1,149 @@
+//! One partition in key order, merged from the tables in memory and the engine.
+//!
+//! Each source gives a stretch of rows and says up to where it is complete. Merged, they are
+//! complete up to the least of these keys; what lies above it waits for the next stretch.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use super::{Store, StoreError};
+use crate::protocol::message::ScanPage;
+use crate::protocol::version::lww::supersedes;
+use crate::storage::engine::{EngineError, Page};
+use crate::storage::memtable::{Memtable, Place, Stretch};
+use crate::storage::record_codec;
+use crate::types::{Key, KeyspaceId, Record, Row};
+
+/// A page of at least `page_bytes_max` unless the partition ends before.
+///
+/// # Errors
+/// Those of the engine.
+pub(super) fn page(
+    store: &Store,
+    place: Place,
+    after: Option<&Key>,
+    page_bytes_max: usize,
+) -> Result<ScanPage, StoreError> {
+    if store.is_dropped(place.0) {
+        return Ok(ScanPage { rows: Vec::new(), done: true });
+    }
+    let tables = in_memory(store);
+    let mut page =
+        Filling { keyspace: place.0, page: ScanPage::default(), bytes_left: page_bytes_max };
+    let mut after = after.cloned();
+    loop {
+        let rows_max = (page.bytes_left / ROW_BYTES_LEAST).clamp(1, STRETCH_ROWS_MAX);
+        let mut merged = Merged::default();
+        for table in &tables {
+            merged.add(table.stretch(place, after.as_ref(), rows_max));
+        }
+        merged.add(stored(store, place, after.as_ref(), rows_max)?);
+        let complete_to = merged.complete_to.clone();
+        if !page.fill(merged) {
+            return Ok(page.page);
+        }
+        if complete_to.is_none() {
+            page.page.done = true;
+            return Ok(page.page);
+        }
+        after = complete_to;
+    }
+}
+
+/// Rows to take from each source at once. A page of the usual 100-byte rows and 64 KiB has 400.
+const STRETCH_ROWS_MAX: usize = 256;
+
+/// What any row costs at least, so that a small page does not load many rows in vain.
+const ROW_BYTES_LEAST: usize = 64;
+
+/// Taken before the engine is asked: what moves there meanwhile is seen twice, never missed.
+fn in_memory(store: &Store) -> Vec<Arc<Memtable>> {
+    let tables = store.tables.read();
+    tables.frozen.iter().chain([&tables.active]).map(Arc::clone).collect()
+}
+
+/// A stretch of the engine's rows, and the last key that it covers although it may be corrupt.
+fn stored(
+    store: &Store,
+    (keyspace, partition): Place,
+    after: Option<&Key>,
+    rows_max: usize,
+) -> Result<Source, StoreError> {
+    let page = match store.engine.scan(keyspace, partition, after, rows_max) {
+        Err(EngineError::UnknownKeyspace { .. }) => Page { rows: Vec::new(), done: true },
+        page => page?,
+    };
+    let last = page.rows.last().map(|(key, _)| key.clone());
+    let mut rows = Vec::with_capacity(page.rows.len());
+    for (key, bytes) in page.rows {
+        match record_codec::decode(&key, &bytes) {
+            Ok(record) => rows.push((key, record)),
+            Err(source) => drop(store.corrupt(keyspace, &key, source)),
+        }
+    }
+    Ok(Source { rows, complete_to: last.filter(|_| !page.done) })
+}
+
+/// Rows in key order, and the key up to which no other follow; `None` when that is the end.
+struct Source {
+    rows: Vec<(Key, Record)>,
+    complete_to: Option<Key>,
+}
+
+impl From<Stretch> for Source {
+    fn from(stretch: Stretch) -> Self {
+        let last = stretch.rows.last().map(|(key, _)| key.clone());
+        Source { rows: stretch.rows, complete_to: last.filter(|_| !stretch.done) }
+    }
+}
+
+#[derive(Default)]
+struct Merged {
+    rows: BTreeMap<Key, Record>,
+    complete_to: Option<Key>,
+}
+
+impl Merged {
+    fn add(&mut self, source: impl Into<Source>) {
+        let Source { rows, complete_to } = source.into();
+        for (key, record) in rows {
+            match self.rows.entry(key) {
+                Entry::Vacant(free) => drop(free.insert(record)),
+                Entry::Occupied(mut held) if supersedes(&record, held.get()) => {
+                    held.insert(record);
+                }
+                Entry::Occupied(_) => {}
+            }
+        }
+        self.complete_to = match (self.complete_to.take(), complete_to) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
+struct Filling {
+    keyspace: KeyspaceId,
+    page: ScanPage,
+    bytes_left: usize,
+}
+
+impl Filling {
+    /// Takes rows up to where they are complete; false once the page is full and rows are left.
+    fn fill(&mut self, merged: Merged) -> bool {
+        let complete = |key: &Key| merged.complete_to.as_ref().is_none_or(|last| key <= last);
+        for (key, record) in merged.rows {
+            if !complete(&key) {
+                break;
+            }
+            if self.bytes_left == 0 && !self.page.rows.is_empty() {
+                return false;
+            }
+            let row = Row { keyspace: self.keyspace, key, record };
+            self.bytes_left = self.bytes_left.saturating_sub(row.cost_bytes());
+            self.page.rows.push((row.key, row.record));
+        }
+        self.bytes_left > 0 || self.page.rows.is_empty() || merged.complete_to.is_none()
+    }
+}

@@ -1,0 +1,224 @@
+//! The node's metrics: one registry per node, so that several nodes can live in one process.
+
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// Bounds of the latency histograms, in seconds: 100 µs to 10 s.
+const LATENCY_BUCKETS_S: [f64; 12] =
+    [0.0001, 0.000_3, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
+
+/// A gauge that is set when the metrics are read.
+pub type Reading = Gauge<u64, AtomicU64>;
+
+/// Labels of a finished client request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// `put`, `get`, `delete` or `transact`.
+    pub operation: &'static str,
+    /// `ok`, or the error's code.
+    pub result: &'static str,
+}
+
+/// A label that names an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+}
+
+/// The latency of client requests by operation: one family, since a name may be declared once.
+type Latencies = Family<OperationLabels, Histogram, fn() -> Histogram>;
+
+/// A label that names a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PeerLabels {
+    /// The peer's node id.
+    pub peer: String,
+}
+
+/// One kind of client request: what succeeded, and how long it took.
+pub struct Operation {
+    name: &'static str,
+    succeeded: Counter,
+    /// Seconds from receipt to answer, successes and failures alike.
+    pub latency: Histogram,
+}
+
+impl Operation {
+    /// Counts a finished request.
+    pub fn finish(&self, metrics: &Metrics, error: Option<&'static str>, seconds: f64) {
+        self.latency.observe(seconds);
+        match error {
+            None => self.succeeded.inc(),
+            Some(result) => {
+                let labels = RequestLabels { operation: self.name, result };
+                metrics.requests.get_or_create(&labels).inc()
+            }
+        };
+    }
+}
+
+/// Declares the metrics with their names and help texts, and how each is registered.
+macro_rules! metrics {
+    ($($field:ident: $kind:ty, $help:literal;)*) => {
+        /// Everything that a node counts.
+        pub struct Metrics {
+            registry: Mutex<Registry>,
+            /// Finished client requests.
+            pub requests: Family<RequestLabels, Counter>,
+            /// Writes of values.
+            pub put: Operation,
+            /// Reads.
+            pub get: Operation,
+            /// Writes of tombstones.
+            pub delete: Operation,
+            /// Writes of strong keyspaces that happen together.
+            pub transact: Operation,
+            $(#[doc = $help] pub $field: $kind,)*
+        }
+
+        impl Metrics {
+            /// All metrics at zero.
+            pub fn new() -> Self {
+                let mut registry = Registry::with_prefix("coterie");
+                let requests = Family::<RequestLabels, Counter>::default();
+                registry.register("requests", "Finished client requests", requests.clone());
+                let latencies = register_latencies(&mut registry);
+                $(
+                    let $field = <$kind>::default();
+                    registry.register(stringify!($field), $help, $field.clone());
+                )*
+                Metrics {
+                    put: operation(&latencies, &requests, "put"),
+                    get: operation(&latencies, &requests, "get"),
+                    delete: operation(&latencies, &requests, "delete"),
+                    transact: operation(&latencies, &requests, "transact"),
+                    requests,
+                    registry: Mutex::new(registry),
+                    $($field,)*
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    requests_in_flight: Reading, "Client requests that this node coordinates now";
+    quorum_timeouts: Counter, "Requests whose quorum did not answer in time";
+    reads_hedged: Counter, "Reads that asked another replica because one was slow";
+    read_repairs: Counter, "Stale replicas found by reads and sent the newest record";
+    groups: Reading, "Raft groups that this node has a replica of";
+    groups_led: Reading, "Raft groups that this node leads";
+    groups_leaderless: Reading, "Raft groups here of which no leader is known";
+    group_requests_waiting: Reading, "Requests that wait for a Raft group here";
+    group_snapshots_sent: Counter, "Snapshots of Raft groups begun";
+    group_snapshots_installed: Counter, "Snapshots of Raft groups taken over";
+    wal_commits: Counter, "Group commits";
+    wal_records: Counter, "Records made durable by group commits";
+    wal_syncs: Counter, "fdatasync calls on the write-ahead log";
+    wal_bytes: Reading, "Bytes of the write-ahead log on disk";
+    wal_queue_rows: Reading, "Records that wait for a group commit";
+    group_log_entries: Reading, "Entries that the write-ahead log holds of Raft groups";
+    group_log_bytes: Reading, "Bytes of the entries that the write-ahead log holds of Raft groups";
+    memtable_bytes: Reading, "Bytes of acknowledged rows that the engine does not have yet";
+    engine_rows_fed: Counter, "Rows fed to the engine";
+    engine_checkpoints: Counter, "Durable checkpoints of the engine";
+    engine_disk_bytes: Reading, "Bytes of the engine's files";
+    corrupt_rows: Reading, "Stored rows that failed their checksum since the start";
+    disk_free_bytes: Reading, "Bytes free on the file system of the data directory";
+    writes_refused: Counter, "Replica writes that this node refused";
+    clock_offset_refusals: Counter, "Writes refused because their stamp lay too far ahead";
+    hints_kept: Counter, "Hints kept for absent primaries";
+    hints_refused: Counter, "Hints not kept: window, cap or unknown target";
+    hints_delivered: Counter, "Hints that their target acknowledged";
+    hints_expired: Counter, "Hints given up: older than the window, or their keyspace was dropped";
+    hint_bytes: Family<PeerLabels, Reading>, "Bytes of hints waiting, by target";
+    refill_rows: Counter, "Rows received while refilling after a loss or a join";
+    peer_connected: Family<PeerLabels, Reading>, "1 while a stream to the peer stands";
+    peer_messages_sent: Family<PeerLabels, Reading>, "Messages sent, by peer";
+    peer_messages_received: Family<PeerLabels, Reading>, "Messages received, by peer";
+    peer_frames_sent: Family<PeerLabels, Reading>, "Frames sent, by peer";
+    peer_queued_messages: Family<PeerLabels, Reading>, "Messages waiting to be sent, by peer";
+    members: Reading, "Members of the cluster";
+    members_up: Reading, "Members that gossip holds to be alive";
+    ring_epoch: Reading, "This node's count of ring changes";
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// Client requests that succeeded since the start.
+    pub fn requests_served(&self) -> u64 {
+        [&self.put, &self.get, &self.delete].iter().map(|each| each.succeeded.get()).sum()
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry.lock())
+            .expect("invariant: writing to a String does not fail");
+        text
+    }
+}
+
+fn register_latencies(registry: &mut Registry) -> Latencies {
+    let latencies = Latencies::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS_S));
+    let help = "Time from receipt of a client request to its answer";
+    registry.register_with_unit("request_latency", help, Unit::Seconds, latencies.clone());
+    latencies
+}
+
+fn operation(
+    latencies: &Latencies,
+    requests: &Family<RequestLabels, Counter>,
+    name: &'static str,
+) -> Operation {
+    let latency = latencies.get_or_create(&OperationLabels { operation: name }).clone();
+    let ok = RequestLabels { operation: name, result: "ok" };
+    let succeeded = requests.get_or_create(&ok).clone();
+    Operation { name, succeeded, latency }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finished_requests_are_counted_by_result() {
+        let metrics = Metrics::new();
+        metrics.put.finish(&metrics, None, 0.002);
+        metrics.put.finish(&metrics, Some("timeout"), 2.0);
+        let text = metrics.text();
+        for line in [
+            r#"coterie_requests_total{operation="put",result="ok"} 1"#,
+            r#"coterie_requests_total{operation="put",result="timeout"} 1"#,
+            r#"coterie_request_latency_seconds_count{operation="put"} 2"#,
+            "coterie_wal_syncs_total 0",
+        ] {
+            assert!(text.contains(line), "{line} is missing from:\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_declared_once() {
+        // Strict readers of the format refuse a second declaration.
+        let text = Metrics::new().text();
+        let mut declared: Vec<&str> = text.lines().filter(|l| l.starts_with("# TYPE ")).collect();
+        let all = declared.len();
+        declared.sort_unstable();
+        declared.dedup();
+        assert_eq!(declared.len(), all, "{text}");
+        assert!(text.contains(r#"request_latency_seconds_count{operation="delete"} 0"#), "{text}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Raft groups as operators see them, and leaders that are handed on.
+
+use coterie::proto::v1;
+use serde_json::Value;
+use tonic::{Code, Status};
+
+use crate::harness::{Cluster, NodeProcess, PATIENCE, coterie, wait_for, wait_until};
+
+const SYSTEM: u32 = 65_535;
+
+/// Three nodes with a strong keyspace in few partitions, each of which has a leader.
+fn strong_cluster() -> Cluster {
+    let cluster = Cluster::start_with(3, &["--partitions", "8"]);
+    let (code, _, error) =
+        coterie(&cluster.nodes[0], &["keyspace", "create", "s", "--mode", "strong"]);
+    assert_eq!(code, 0, "{error}");
+    for node in &cluster.nodes {
+        wait_until("every group has a leader", PATIENCE, || {
+            let groups = groups(node);
+            let led = groups.iter().filter(|group| !group.leader.is_empty()).count();
+            if led == 9 { Ok(()) } else { Err(format!("{led} of {}", groups.len())) }
+        });
+    }
+    cluster
+}
+
+fn groups(node: &NodeProcess) -> Vec<v1::Group> {
+    let grpc = node.grpc();
+    let answer = grpc.wait(grpc.admin().groups(v1::GroupsRequest { group: None }));
+    answer.expect("the groups").into_inner().groups
+}
+
+fn leader_of(node: &NodeProcess, group: u32) -> String {
+    let found = groups(node).into_iter().find(|view| view.group == group);
+    found.expect("the node has a replica").leader
+}
+
+fn transfer(by: &NodeProcess, group: u32, node: &str) -> Result<(), Status> {
+    let grpc = by.grpc();
+    let request = v1::TransferLeaderRequest { group, node: node.to_owned() };
+    grpc.wait(grpc.admin().transfer_leader(request)).map(drop)
+}
+
+/// The node that leads a group once its word is the same everywhere.
+fn agreed_leader(cluster: &Cluster, group: u32) -> usize {
+    wait_for("all nodes agree on the leader", PATIENCE, || {
+        let leaders: Vec<String> =
+            cluster.nodes.iter().map(|node| leader_of(node, group)).collect();
+        let leads = |node: &NodeProcess| leaders.iter().all(|leader| *leader == node.node_id());
+        cluster.nodes.iter().position(leads).ok_or(leaders)
+    })
+}
+
+#[test]
+fn every_node_tells_of_its_groups() {
+    let cluster = strong_cluster();
+    for node in &cluster.nodes {
+        let groups = groups(node);
+        let numbers: Vec<u32> = groups.iter().map(|group| group.group).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, SYSTEM]);
+        for group in &groups {
+            assert_eq!(group.replicas.len(), 3, "{group:?}");
+            assert_eq!(group.role == "leader", group.leader == node.node_id(), "{group:?}");
+            assert!(group.applied <= group.commit && group.commit <= group.last_index, "{group:?}");
+        }
+    }
+    wait_until("status counts the groups", PATIENCE, || {
+        let counts = |node: &NodeProcess| {
+            let status = node.status().expect("a status");
+            let count = |name: &str| status["raft"][name].as_u64().unwrap_or_default();
+            (count("groups"), count("led"), count("leaderless"))
+        };
+        let all: Vec<_> = cluster.nodes.iter().map(counts).collect();
+        let right = all.iter().all(|(groups, _, leaderless)| (*groups, *leaderless) == (9, 0))
+            && all.iter().map(|(_, led, _)| led).sum::<u64>() == 9;
+        if right { Ok(()) } else { Err(all) }
+    });
+    let metrics = cluster.nodes[0].get("/metrics").expect(200).text();
+    assert!(metrics.contains("coterie_groups 9"), "{metrics}");
+    let ring = cluster.nodes[0].get("/ring").expect(200).json();
+    assert!(ring["partitions"][0]["leader"].is_string(), "{ring}");
+}
+
+#[test]
+fn a_leader_hands_on_and_others_say_who_leads() {
+    let cluster = strong_cluster();
+    for group in [3, SYSTEM] {
+        let from = agreed_leader(&cluster, group);
+        let to = (from + 1) % 3;
+        let (name, id) = (&cluster.nodes[to].spec.name, cluster.nodes[to].node_id());
+        let refused = transfer(&cluster.nodes[to], group, name).expect_err("it does not lead");
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
+        let leader = cluster.nodes[from].node_id();
+        assert!(refused.message().contains(&format!("node {leader} does")), "{refused:?}");
+        let unknown = transfer(&cluster.nodes[from], group, "n9").expect_err("no such member");
+        assert_eq!(unknown.code(), Code::InvalidArgument, "{unknown:?}");
+        transfer(&cluster.nodes[from], group, &id).expect("it hands on");
+        wait_until("the other node leads", PATIENCE, || {
+            let leader = leader_of(&cluster.nodes[from], group);
+            if leader == id { Ok(()) } else { Err(leader) }
+        });
+    }
+    let refused = transfer(&cluster.nodes[0], 70_000, "n1").expect_err("no such group");
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+}
+
+#[test]
+fn the_command_line_finds_the_leader_whichever_node_is_asked() {
+    let cluster = strong_cluster();
+    let from = agreed_leader(&cluster, 5);
+    let to = &cluster.nodes[(from + 1) % 3].spec.name;
+    let other = &cluster.nodes[(from + 2) % 3];
+    let (code, out, error) = coterie(other, &["leader", "transfer", "5", to]);
+    assert_eq!((code, out), (0, format!("{to} leads group 5\n")), "{error}");
+    let (code, out, error) = coterie(other, &["raft", "status"]);
+    assert!(code == 0 && out.contains("8 groups of partitions"), "{out}{error}");
+    let (code, out, _) = coterie(other, &["raft", "status", "5"]);
+    assert!(code == 0 && out.starts_with(&format!("group 5: led by {to}, term ")), "{out}");
+    let (_, out, _) = coterie(other, &["raft", "status", "system", "--output", "json"]);
+    let system: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(system["groups"][0]["views"].as_array().map(Vec::len), Some(3), "{out}");
+    let (code, _, error) = coterie(other, &["raft", "status", "8"]);
+    assert!(code == 1 && error.contains("no node that was asked"), "{code}: {error}");
+    let (code, out, _) = coterie(other, &["cluster", "members"]);
+    assert!(code == 0 && out.matches("voter").count() == 2, "{out}");
+}

@@ -1,0 +1,106 @@
+//! What chance would rarely arrange, arranged.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coterie::config::{GroupOptions, Replication};
+use coterie::node::request::RequestOptions;
+use coterie::protocol::quorum::level::Level;
+use coterie::protocol::system::SystemCommand;
+use coterie::protocol::system::keyspace::Mode;
+use coterie::types::{GroupId, Key};
+
+use crate::cluster::{Cluster, Session, Shape};
+use crate::dice::Dice;
+use crate::disk::Survival;
+use crate::run::{start_all, virtually};
+use crate::strong::watch::groups;
+use crate::trace::Trace;
+
+const SHAPE: Shape = Shape {
+    machines: 5,
+    late: 0,
+    replication: Replication { factor: 3, read_quorum: 2, write_quorum: 2 },
+    partitions: 16,
+    groups: GroupOptions {
+        log_entries_max: 256,
+        log_entries_kept: 64,
+        snapshot_chunk_bytes: 256 << 10,
+        record_bytes_max: 1 << 20,
+    },
+    wal_segment_bytes: 64 << 10,
+};
+
+/// Leaderless keyspaces owe the system group nothing while membership stays as it is.
+#[test]
+fn quorum_keyspaces_go_on_while_the_system_group_has_no_majority() {
+    virtually(async {
+        let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+        start_all(&cluster).await;
+        // Long enough for every node to become a voter.
+        cluster.agenda.sleep(Duration::from_secs(20)).await;
+        let voters = system_voters(&cluster).await;
+        assert!(voters.len() >= 3, "{voters:?} vote");
+        let stopped: Vec<usize> = voters.iter().copied().take(voters.len() / 2 + 1).collect();
+        let (key, node) = served_without(&cluster, &stopped);
+        stopped.iter().for_each(|machine| cluster.crash(*machine, Survival::Everything));
+
+        let quorum = RequestOptions { level: Some(Level::Quorum), ..RequestOptions::default() };
+        for count in 0..20 {
+            let value = Bytes::from(format!("v{count}"));
+            let written = insist(&cluster, || node.put(key.clone(), value.clone(), quorum.clone()));
+            written.await.expect("a quorum of the key's replicas lives");
+            let read = node.get(key.clone(), quorum.clone()).await;
+            assert_eq!(read.map(|read| read.value), Ok(Some(value)));
+            cluster.agenda.sleep(Duration::from_secs(1)).await;
+        }
+        let (name, mode) = ("late".to_owned(), Mode::Strong);
+        let command = SystemCommand::CreateKeyspace { name, mode, replication: None };
+        assert!(node.decide(command).await.is_err(), "the system group decides without a majority");
+        cluster.end();
+    });
+}
+
+/// The machines whose nodes vote in the system group.
+async fn system_voters(cluster: &Cluster) -> BTreeSet<usize> {
+    let session: Session = cluster.session(0).expect("all nodes run");
+    let statuses = groups(session).await;
+    let system = statuses.iter().find(|status| status.group == GroupId::SYSTEM);
+    let replicas = &system.expect("every node has a replica of the system group").replicas;
+    let ids = cluster.node_ids();
+    let voters = replicas.iter().filter(|(_, _, votes)| *votes).filter_map(|(_, node, _)| *node);
+    let machine = |node| ids.iter().find(|(_, id)| **id == node).map(|(machine, _)| *machine);
+    voters.filter_map(machine).collect()
+}
+
+/// A key of which two primaries are left without these machines, and a node that is left.
+fn served_without(
+    cluster: &Cluster,
+    stopped: &[usize],
+) -> (Key, Arc<coterie::node::service::Node>) {
+    let is_served = |key: &Key| {
+        cluster.primaries(key).iter().filter(|machine| !stopped.contains(machine)).count() >= 2
+    };
+    let mut keys = (0..1000).map(|number| Key::from(format!("key-{number}")));
+    let key = keys.find(is_served).expect("some key has two primaries among any two nodes");
+    let left = (0..SHAPE.machines).find(|machine| !stopped.contains(machine));
+    let session = left.and_then(|machine| cluster.session(machine));
+    (key, session.expect("some node is left").node)
+}
+
+/// Tries for a while: that nodes are gone is noticed within seconds.
+async fn insist<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(
+    cluster: &Cluster,
+    attempt: impl Fn() -> F,
+) -> Result<T, E> {
+    const TRIES_MAX: usize = 10;
+    for _ in 1..TRIES_MAX {
+        if let Ok(done) = attempt().await {
+            return Ok(done);
+        }
+        cluster.agenda.sleep(Duration::from_millis(500)).await;
+    }
+    attempt().await
+}

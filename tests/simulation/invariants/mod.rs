@@ -1,0 +1,74 @@
+//! What must hold in every run, one file each.
+//!
+//! First the safety phase, in which anything may fail; then all faults stop and the cluster must
+//! heal by itself. Each invariant judges the whole evidence and says in words what broke it.
+
+use crate::history::Evidence;
+
+pub(crate) mod acknowledged_write_is_never_lost;
+pub(crate) mod answer_is_never_invented;
+pub(crate) mod cluster_serves_after_healing;
+pub(crate) mod elections_are_safe;
+pub(crate) mod errors_are_honest;
+pub(crate) mod groups_serve_after_healing;
+pub(crate) mod hints_drain_after_healing;
+pub(crate) mod quorum_read_sees_acknowledged_quorum_write;
+pub(crate) mod quorum_reads_never_go_back;
+pub(crate) mod receipts_are_honest;
+pub(crate) mod refused_write_leaves_no_trace;
+pub(crate) mod replicas_have_one_home;
+pub(crate) mod replicas_never_go_back;
+pub(crate) mod replicas_of_a_group_agree;
+pub(crate) mod replicas_that_were_read_converge;
+pub(crate) mod sessions_execute_once;
+pub(crate) mod stale_reads_are_fresh_enough;
+pub(crate) mod stamps_of_a_node_increase;
+pub(crate) mod strong_operations_are_linearizable;
+pub(crate) mod transactions_are_whole;
+
+/// An invariant: from the evidence to what is wrong with it, in words; empty when it holds.
+type Check = fn(&Evidence) -> Vec<String>;
+
+/// All invariants by name.
+const ALL: [(&str, Check); 20] = [
+    (acknowledged_write_is_never_lost::NAME, acknowledged_write_is_never_lost::check),
+    (answer_is_never_invented::NAME, answer_is_never_invented::check),
+    (cluster_serves_after_healing::NAME, cluster_serves_after_healing::check),
+    (errors_are_honest::NAME, errors_are_honest::check),
+    (groups_serve_after_healing::NAME, groups_serve_after_healing::check),
+    (hints_drain_after_healing::NAME, hints_drain_after_healing::check),
+    (
+        quorum_read_sees_acknowledged_quorum_write::NAME,
+        quorum_read_sees_acknowledged_quorum_write::check,
+    ),
+    (quorum_reads_never_go_back::NAME, quorum_reads_never_go_back::check),
+    (receipts_are_honest::NAME, receipts_are_honest::check),
+    (refused_write_leaves_no_trace::NAME, refused_write_leaves_no_trace::check),
+    (replicas_that_were_read_converge::NAME, replicas_that_were_read_converge::check),
+    (stamps_of_a_node_increase::NAME, stamps_of_a_node_increase::check),
+    (strong_operations_are_linearizable::NAME, strong_operations_are_linearizable::check),
+    (elections_are_safe::NAME, elections_are_safe::check),
+    (replicas_never_go_back::NAME, replicas_never_go_back::check),
+    (replicas_have_one_home::NAME, replicas_have_one_home::check),
+    (replicas_of_a_group_agree::NAME, replicas_of_a_group_agree::check),
+    (sessions_execute_once::NAME, sessions_execute_once::check),
+    (stale_reads_are_fresh_enough::NAME, stale_reads_are_fresh_enough::check),
+    (transactions_are_whole::NAME, transactions_are_whole::check),
+];
+
+/// An invariant that a run broke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    /// The invariant.
+    pub(crate) invariant: &'static str,
+    /// What broke it.
+    pub(crate) detail: String,
+}
+
+/// Judges a run by every invariant.
+pub(crate) fn check_all(evidence: &Evidence) -> Vec<Violation> {
+    let broken = ALL.iter().flat_map(|(invariant, check)| {
+        check(evidence).into_iter().map(|detail| Violation { invariant, detail })
+    });
+    broken.collect()
+}

@@ -1,0 +1,70 @@
+//! A read that starts after a write was acknowledged returns that version or a newer one, if the
+//! replicas that the two waited for must meet (R + W > N) and all of them were primaries.
+//!
+//! Rests on: any two quorums meet in a replica (Gifford, "Weighted Voting for Replicated Data",
+//! 1979) that keeps what it acknowledged and answers with the greatest version that it holds.
+//! A sloppy write, whose receipt names fallbacks, promises no such thing and is exempt.
+
+use crate::history::{Evidence, Operation, quorums_meet};
+
+pub(crate) const NAME: &str = "quorum_read_sees_acknowledged_quorum_write";
+
+pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
+    let reads = evidence.operations.iter().filter(|operation| operation.read().is_some());
+    reads
+        .flat_map(|read| evidence.operations.iter().filter_map(|write| missed(write, read)))
+        .collect()
+}
+
+fn missed(write: &Operation, read: &Operation) -> Option<String> {
+    let (written, answer) = (write.acknowledged()?, read.read()?);
+    let bound = write.key == read.key
+        && write.precedes(read)
+        && written.fallbacks.is_empty()
+        && quorums_meet(written, &answer.receipt);
+    (bound && answer.receipt.version < written.version).then(|| {
+        format!(
+            "{}: W={} acknowledged {:?}, later R={} read {:?}",
+            read.key,
+            written.required,
+            written.version,
+            answer.receipt.required,
+            answer.receipt.version
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use coterie::types::NodeId;
+
+    use super::*;
+    use crate::history::Answer;
+    use crate::history::story::{evidence, get, put};
+
+    fn judged(operations: Vec<Operation>) -> usize {
+        check(&evidence(operations)).len()
+    }
+
+    #[test]
+    fn it_fails_when_quorums_meet_and_the_read_is_older() {
+        assert_eq!(judged(vec![put("a", 5, 2, (1, 2)), get(None, 2, (3, 4))]), 1);
+        assert_eq!(judged(vec![put("a", 5, 3, (1, 2)), get(Some(("z", 4)), 1, (3, 4))]), 1);
+    }
+
+    #[test]
+    fn it_asks_nothing_of_concurrent_reads_nor_of_quorums_that_need_not_meet() {
+        assert_eq!(judged(vec![put("a", 5, 2, (1, 4)), get(None, 2, (2, 3))]), 0);
+        assert_eq!(judged(vec![put("a", 5, 2, (1, 2)), get(None, 1, (3, 4))]), 0);
+        assert_eq!(judged(vec![put("a", 5, 2, (1, 2)), get(Some(("b", 6)), 2, (3, 4))]), 0);
+    }
+
+    #[test]
+    fn a_sloppy_write_is_exempt() {
+        let mut write = put("a", 5, 2, (1, 2));
+        if let Some(Answer::Written(receipt)) = &mut write.answer {
+            receipt.fallbacks = vec![NodeId(9)];
+        }
+        assert_eq!(judged(vec![write, get(None, 2, (3, 4))]), 0);
+    }
+}

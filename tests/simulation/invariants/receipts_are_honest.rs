@@ -1,0 +1,94 @@
+//! A receipt says how many replicas the answer waited for, names at least that many different
+//! ones, and names fallbacks only where the request allowed them; a write is stamped above the
+//! version that the client had seen.
+//!
+//! Rests on: the request's level or number, applied to the replicas in effect (blueprint,
+//! section 5; the rules for clusters smaller than N).
+
+use std::collections::BTreeSet;
+
+use coterie::node::request::Receipt;
+
+use crate::history::{Evidence, Operation, required};
+use crate::keyspaces;
+
+pub(crate) const NAME: &str = "receipts_are_honest";
+
+pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
+    let receipts = evidence.operations.iter().filter_map(|operation| {
+        let read = operation.read().map(|answer| &answer.receipt);
+        Some((operation, operation.acknowledged().or(read)?))
+    });
+    receipts
+        .flat_map(|(operation, receipt)| {
+            let faults = faults(evidence, operation, receipt).into_iter();
+            faults.map(move |fault| format!("{fault}: {:?} {receipt:?}", operation.options))
+        })
+        .collect()
+}
+
+fn faults(evidence: &Evidence, operation: &Operation, receipt: &Receipt) -> Vec<&'static str> {
+    let options = &operation.options;
+    let named: BTreeSet<_> = receipt.acknowledged.iter().collect();
+    let asked = options.quorum.or(options.level.map(|level| required(level, receipt.replicas)));
+    let written = operation.acknowledged().is_some();
+    let second = options.keyspace.as_deref().and_then(keyspaces::factor_of);
+    let factor = second.unwrap_or(evidence.replication_factor);
+    let in_effect = factor.min(evidence.machines);
+    let rules = [
+        (receipt.replicas == in_effect, "the replicas in effect are miscounted"),
+        (
+            receipt.under_replicated == (evidence.machines < factor),
+            "under-replication is misreported",
+        ),
+        (asked.is_none_or(|asked| asked == receipt.required), "it waited for another number"),
+        (named.len() == receipt.acknowledged.len(), "a node is named twice"),
+        (named.len() as u64 >= u64::from(receipt.required), "too few nodes are named"),
+        (
+            receipt.fallbacks.iter().all(|node| named.contains(node)),
+            "a fallback is not among the acknowledged",
+        ),
+        (
+            receipt.fallbacks.is_empty() || options.sloppy == Some(true),
+            "a fallback counted though the request did not allow it",
+        ),
+        (!written || receipt.version.is_some(), "a write has no version"),
+        (!written || receipt.version > options.context, "a write is not above its context"),
+    ];
+    rules.iter().filter(|(holds, _)| !holds).map(|(_, fault)| *fault).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use coterie::protocol::quorum::level::Level;
+    use coterie::types::NodeId;
+
+    use super::*;
+    use crate::history::Answer;
+    use crate::history::story::{evidence, put, version};
+
+    fn judged(change: impl FnOnce(&mut Operation, &mut Receipt)) -> usize {
+        let mut write = put("a", 5, 2, (1, 2));
+        let mut receipt = write.acknowledged().cloned().unwrap();
+        change(&mut write, &mut receipt);
+        write.answer = Some(Answer::Written(receipt));
+        check(&evidence(vec![write])).len()
+    }
+
+    #[test]
+    fn an_honest_receipt_passes() {
+        assert_eq!(judged(|_, _| ()), 0);
+        assert_eq!(judged(|write, _| write.options.level = Some(Level::Quorum)), 0);
+    }
+
+    #[test]
+    fn each_rule_can_fail() {
+        assert_eq!(judged(|_, receipt| receipt.replicas = 2), 1);
+        assert_eq!(judged(|_, receipt| receipt.under_replicated = true), 1);
+        assert_eq!(judged(|write, _| write.options.level = Some(Level::All)), 1);
+        assert_eq!(judged(|_, receipt| receipt.acknowledged = vec![NodeId(1), NodeId(1)]), 2);
+        assert_eq!(judged(|_, receipt| receipt.fallbacks = vec![NodeId(1)]), 1);
+        assert_eq!(judged(|_, receipt| receipt.fallbacks = vec![NodeId(7)]), 2);
+        assert_eq!(judged(|write, _| write.options.context = Some(version(5))), 1);
+    }
+}

@@ -1,0 +1,216 @@
+//! The leaderless keyspaces of a run: the default one and, in half of the runs, one with another
+//! replication. Its name says N, R and W, and its keys begin with its name, so that a key or a
+//! request tells a judge all that there is to know.
+
+use std::sync::Arc;
+
+use coterie::config::Replication;
+use coterie::protocol::system::SystemCommand;
+use coterie::protocol::system::keyspace::Mode;
+use coterie::types::Key;
+
+use crate::cluster::Cluster;
+use crate::dice::Dice;
+
+/// The replication of the second keyspace, if the seed has one.
+pub(crate) fn second(dice: &Dice) -> Option<Replication> {
+    let mut dice = dice.fork("second keyspace");
+    let factor = dice.pick(&[1, 2, 2, 4, 5]);
+    let mut quorum = || u32::try_from(dice.between(1, u64::from(factor))).expect("N is small");
+    let (read_quorum, write_quorum) = (quorum(), quorum());
+    dice.chance(500).then_some(Replication { factor, read_quorum, write_quorum })
+}
+
+/// The name of the keyspace of this replication.
+pub(crate) fn name(replication: Replication) -> String {
+    let Replication { factor, read_quorum, write_quorum } = replication;
+    format!("n{factor}r{read_quorum}w{write_quorum}")
+}
+
+/// N of the second keyspace, by its name.
+pub(crate) fn factor_of(name: &str) -> Option<u32> {
+    name.strip_prefix('n')?.split_once('r')?.0.parse().ok()
+}
+
+/// A key of the second keyspace.
+pub(crate) fn key(replication: Replication, number: usize) -> Key {
+    Key::from(format!("{}-{number}", name(replication)))
+}
+
+/// The keyspace of a key; `None` for the default one.
+pub(crate) fn of_key(key: &Key) -> Option<Arc<str>> {
+    let text = key.to_string();
+    let (name, _) = text.split_once('-')?;
+    factor_of(name).map(|_| Arc::from(name))
+}
+
+/// Has the cluster create the second keyspace.
+pub(crate) async fn create(cluster: &Cluster, replication: Replication) {
+    let command = SystemCommand::CreateKeyspace {
+        name: name(replication),
+        mode: Mode::Quorum,
+        replication: Some(replication.into()),
+    };
+    let node = cluster.nodes().into_iter().next().expect("a settled cluster has nodes");
+    let created = node.decide(command).await;
+    assert!(created.is_ok(), "a cluster without faults made no keyspace: {created:?}");
+}
+
+/// Whether every node has heard of the second keyspace.
+pub(crate) fn is_known(cluster: &Cluster, replication: Replication) -> bool {
+    let name = name(replication);
+    let knows =
+        |state: &coterie::protocol::system::SystemState| state.keyspace_named(&name).is_some();
+    cluster.nodes().iter().all(|node| node.system().is_some_and(|state| knows(&state)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use coterie::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions};
+    use coterie::protocol::quorum::level::Level;
+    use coterie::protocol::system::keyspace::ReplicationAsked;
+
+    use coterie::config::GroupOptions;
+
+    use super::*;
+    use crate::cluster::Shape;
+    use crate::disk::Survival;
+    use crate::run::wait_until;
+    use crate::trace::Trace;
+
+    const SECOND: Replication = Replication { factor: 2, read_quorum: 1, write_quorum: 2 };
+
+    /// Runs a story on three machines without nodes, in virtual time.
+    fn on_three_machines<F: Future<Output = ()>>(story: impl FnOnce(Arc<Cluster>) -> F) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let shape = Shape {
+                machines: 3,
+                late: 0,
+                replication: Replication::default(),
+                partitions: 16,
+                groups: GroupOptions::default(),
+                wal_segment_bytes: 16 * 1024,
+            };
+            let cluster = Cluster::new(Arc::new(Trace::new(false)), shape, &Dice::new(1));
+            story(Arc::clone(&cluster)).await;
+            cluster.end();
+        });
+    }
+
+    async fn eventually(cluster: &Cluster, holds: impl Fn() -> bool) {
+        assert!(wait_until(cluster, Duration::from_secs(60), holds).await);
+    }
+
+    async fn start(cluster: &Cluster, machines: std::ops::Range<usize>) {
+        machines.for_each(|machine| cluster.start(machine));
+        let is_ready = || cluster.nodes().iter().all(|node| node.serving().ready);
+        eventually(cluster, is_ready).await;
+    }
+
+    fn options(level: Option<Level>) -> RequestOptions {
+        let keyspace = Some(Arc::from(name(SECOND)));
+        RequestOptions { keyspace, level, ..RequestOptions::default() }
+    }
+
+    async fn put(cluster: &Cluster, machine: usize, number: usize) -> Receipt {
+        let node = cluster.session(machine).unwrap().node;
+        let value = Bytes::from(number.to_string());
+        node.put(key(SECOND, number), value, options(None)).await.unwrap()
+    }
+
+    async fn get(cluster: &Cluster, machine: usize) -> Result<ReadAnswer, RequestError> {
+        let node = cluster.session(machine).unwrap().node;
+        node.get(key(SECOND, 0), options(Some(Level::All))).await
+    }
+
+    async fn decide(cluster: &Cluster, command: SystemCommand) {
+        cluster.session(1).unwrap().node.decide(command).await.unwrap();
+    }
+
+    #[test]
+    fn altered_quorums_hold_for_the_requests_that_follow() {
+        on_three_machines(|cluster| async move {
+            start(&cluster, 0..3).await;
+            create(&cluster, SECOND).await;
+            eventually(&cluster, || is_known(&cluster, SECOND)).await;
+            let before = put(&cluster, 0, 0).await;
+            assert_eq!((before.required, before.replicas), (2, 2));
+            let replication =
+                ReplicationAsked { factor: Some(3), read_quorum: None, write_quorum: Some(1) };
+            let alter = SystemCommand::AlterKeyspace { name: name(SECOND), replication };
+            decide(&cluster, alter).await;
+            let is_altered = || {
+                let state = cluster.session(0).unwrap().node.system().unwrap();
+                state.keyspace_named(&name(SECOND)).unwrap().replication.factor == 3
+            };
+            eventually(&cluster, is_altered).await;
+            let after = put(&cluster, 0, 0).await;
+            assert_eq!((after.required, after.replicas), (1, 3));
+        });
+    }
+
+    #[test]
+    fn a_dropped_keyspace_is_gone_everywhere_and_a_new_one_of_its_name_is_empty() {
+        on_three_machines(|cluster| async move {
+            start(&cluster, 0..3).await;
+            create(&cluster, SECOND).await;
+            eventually(&cluster, || is_known(&cluster, SECOND)).await;
+            put(&cluster, 0, 0).await;
+            assert!(get(&cluster, 1).await.unwrap().value.is_some());
+            decide(&cluster, SystemCommand::DropKeyspace { name: name(SECOND) }).await;
+            let is_gone = || {
+                let states = cluster.nodes().into_iter().map(|node| node.system().unwrap());
+                states.into_iter().all(|state| state.keyspace_named(&name(SECOND)).is_none())
+            };
+            eventually(&cluster, is_gone).await;
+            let told = get(&cluster, 0).await.map_err(|error| error.code());
+            assert_eq!(told, Err("unknown_keyspace"));
+            create(&cluster, SECOND).await;
+            eventually(&cluster, || is_known(&cluster, SECOND)).await;
+            assert_eq!(get(&cluster, 2).await.unwrap().receipt.version, None);
+            put(&cluster, 2, 0).await;
+            cluster.crash(1, Survival::Everything);
+            start(&cluster, 1..2).await;
+            eventually(&cluster, || cluster.is_settled()).await;
+            assert_eq!(get(&cluster, 1).await.unwrap().value, Some(Bytes::from_static(b"0")));
+        });
+    }
+
+    #[test]
+    fn who_joins_has_the_rows_of_every_keyspace_before_it_is_ready() {
+        on_three_machines(|cluster| async move {
+            start(&cluster, 0..2).await;
+            create(&cluster, SECOND).await;
+            eventually(&cluster, || is_known(&cluster, SECOND)).await;
+            for number in 0..20 {
+                put(&cluster, number % 2, number).await;
+            }
+            start(&cluster, 2..3).await;
+            eventually(&cluster, || cluster.is_settled()).await;
+            let keys: Vec<Key> = (0..20).map(|number| key(SECOND, number)).collect();
+            let own: Vec<&Key> =
+                keys.iter().filter(|key| cluster.primaries(key).contains(&2)).collect();
+            assert!(!own.is_empty());
+            let joined = cluster.session(2).unwrap().node;
+            for key in own {
+                assert!(joined.peek(Some(&name(SECOND)), key).unwrap().is_some(), "{key}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_key_names_its_keyspace_and_that_its_factor() {
+        let replication = Replication { factor: 5, read_quorum: 1, write_quorum: 4 };
+        let keyspace = of_key(&key(replication, 7)).unwrap();
+        assert_eq!((&*keyspace, factor_of(&keyspace)), ("n5r1w4", Some(5)));
+        assert_eq!(of_key(&Key::from("key-7")), None);
+    }
+}

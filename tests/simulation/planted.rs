@@ -1,0 +1,186 @@
+//! Bugs planted on purpose, to prove that the invariants can fail.
+//!
+//! Each is planted below the nodes, in the network or in the disk, so that it works whatever the
+//! nodes do; and each names the invariants of which at least one must catch it.
+
+use bytes::Bytes;
+use coterie::protocol::group::command::Command;
+use coterie::protocol::message::{Ask, Class, Forward, Found, Holding, Message, Write, WriteReply};
+use coterie::protocol::raft::planted::Planted as RaftPlanted;
+
+use crate::dice::Dice;
+use crate::invariants;
+
+/// One planted bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Planted {
+    /// Some writes of clients are acknowledged and never delivered.
+    SwallowedWrites,
+    /// Syncs do nothing: a power loss takes what was acknowledged, and a node that can tell stays
+    /// down.
+    ForgetfulDisk,
+    /// Some values change on their way to a replica.
+    AlteredValues,
+    /// Some replicas' answers claim that they hold nothing.
+    EmptyAnswers,
+    /// Hints never arrive.
+    BlockedHints,
+    /// Hints and repairs are acknowledged and never delivered.
+    SwallowedRepairs,
+    /// The same once clients have stopped: then every write is a repair.
+    SwallowedRepairsOfAnyClass,
+    /// Forwarded commands lose their session: nothing tells them from their repetition.
+    StrippedSessions,
+}
+
+impl Planted {
+    pub(crate) const ALL: [Planted; 6] = [
+        Planted::SwallowedWrites,
+        Planted::ForgetfulDisk,
+        Planted::AlteredValues,
+        Planted::EmptyAnswers,
+        Planted::BlockedHints,
+        Planted::SwallowedRepairs,
+    ];
+
+    /// Those that strong keyspaces show.
+    pub(crate) const OF_STRONG: [Planted; 2] = [Planted::ForgetfulDisk, Planted::StrippedSessions];
+
+    /// Invariants of which at least one must fail.
+    pub(crate) fn caught_by(self) -> &'static [&'static str] {
+        match self {
+            Planted::SwallowedWrites => &[
+                invariants::acknowledged_write_is_never_lost::NAME,
+                invariants::quorum_read_sees_acknowledged_quorum_write::NAME,
+            ],
+            Planted::ForgetfulDisk => &[
+                invariants::acknowledged_write_is_never_lost::NAME,
+                invariants::cluster_serves_after_healing::NAME,
+                invariants::strong_operations_are_linearizable::NAME,
+            ],
+            Planted::AlteredValues => &[invariants::answer_is_never_invented::NAME],
+            Planted::EmptyAnswers => {
+                &[invariants::quorum_read_sees_acknowledged_quorum_write::NAME]
+            }
+            Planted::BlockedHints => &[invariants::hints_drain_after_healing::NAME],
+            Planted::StrippedSessions => &[
+                invariants::sessions_execute_once::NAME,
+                invariants::strong_operations_are_linearizable::NAME,
+            ],
+            Planted::SwallowedRepairs | Planted::SwallowedRepairsOfAnyClass => {
+                &[invariants::replicas_that_were_read_converge::NAME]
+            }
+        }
+    }
+
+    /// What becomes of a message: what goes on to its receiver, and what its sender is told.
+    pub(crate) fn meddle(
+        self,
+        class: Class,
+        message: Message,
+        dice: &mut Dice,
+    ) -> (Option<Message>, Option<Message>) {
+        match (self, message) {
+            (Planted::SwallowedWrites, Message::Write(write))
+                if class == Class::Client && dice.chance(500) =>
+            {
+                (None, Some(acknowledge(&write)))
+            }
+            (Planted::AlteredValues, Message::Write(write)) if dice.chance(100) => {
+                (Some(Message::Write(altered(write))), None)
+            }
+            (Planted::EmptyAnswers, Message::ReadReply(mut reply)) if dice.chance(300) => {
+                reply.outcome = Ok(Found { holding: None, complete: true });
+                (Some(Message::ReadReply(reply)), None)
+            }
+            (Planted::BlockedHints, _) if class == Class::Hint => (None, None),
+            (Planted::SwallowedRepairs, Message::Write(write)) if class != Class::Client => {
+                (None, Some(acknowledge(&write)))
+            }
+            (Planted::SwallowedRepairsOfAnyClass, Message::Write(write)) => {
+                (None, Some(acknowledge(&write)))
+            }
+            (Planted::StrippedSessions, Message::Forward(forward)) => {
+                (Some(Message::Forward(stripped(forward))), None)
+            }
+            (_, message) => (Some(message), None),
+        }
+    }
+
+    /// What the bug turns into when clients have stopped.
+    pub(crate) fn after_healing(self) -> Planted {
+        match self {
+            Planted::SwallowedRepairs => Planted::SwallowedRepairsOfAnyClass,
+            other => other,
+        }
+    }
+}
+
+/// Safety of strong keyspaces, as clients and replicas show it, or the core's own assertions: a
+/// panic keeps a cluster from serving.
+const SAFETY: &[&str] = &[
+    invariants::cluster_serves_after_healing::NAME,
+    invariants::elections_are_safe::NAME,
+    invariants::replicas_never_go_back::NAME,
+    invariants::replicas_of_a_group_agree::NAME,
+    invariants::sessions_execute_once::NAME,
+    invariants::strong_operations_are_linearizable::NAME,
+];
+
+/// Bugs of the Raft core that whole nodes show, each with the invariants of which at least one
+/// must fail.
+pub(crate) const IN_RAFT: [(RaftPlanted, &[&str]); 5] = [
+    (RaftPlanted::CommitBeforeMajority, SAFETY),
+    (RaftPlanted::AckBeforeSync, SAFETY),
+    (RaftPlanted::TwoVotesPerTerm, SAFETY),
+    (RaftPlanted::CommitBeyondMatched, SAFETY),
+    (RaftPlanted::IgnoreHigherTerm, SAFETY),
+];
+
+fn acknowledge(write: &Write) -> Message {
+    Message::WriteReply(WriteReply { request: write.request, outcome: Ok(()) })
+}
+
+fn stripped(mut forward: Forward) -> Forward {
+    if let Ask::Propose(bytes) = &forward.ask
+        && let Ok(command) = Command::decode(bytes)
+    {
+        forward.ask = Ask::Propose(Command { session: None, ..command }.encode());
+    }
+    forward
+}
+
+fn altered(mut write: Write) -> Write {
+    write.row.record.value = Some(Bytes::from_static(b"nobody wrote this"));
+    write
+}
+
+/// The part of an answer that a reader sees, for tests of the meddling itself.
+#[cfg(test)]
+fn holding(message: &Message) -> Option<&Holding> {
+    match message {
+        Message::ReadReply(reply) => reply.outcome.as_ref().ok()?.holding.as_ref(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use coterie::protocol::message::{ReadReply, RequestId};
+    use coterie::types::{Incarnation, Timestamp, Version};
+
+    use super::*;
+
+    #[test]
+    fn an_emptied_answer_holds_nothing() {
+        let version = Version { timestamp: Timestamp(1), incarnation: Incarnation(1) };
+        let found = Found { holding: Some(Holding::Version(version)), complete: true };
+        let reply = Message::ReadReply(ReadReply { request: RequestId(1), outcome: Ok(found) });
+        let mut dice = Dice::new(1);
+        let emptied = (0..50).any(|_| {
+            let (passed, _) = Planted::EmptyAnswers.meddle(Class::Client, reply.clone(), &mut dice);
+            passed.is_some_and(|message| holding(&message).is_none())
+        });
+        assert!(emptied);
+    }
+}

@@ -1,0 +1,436 @@
+//! One run: a cluster comes up, clients and faults have their time, everything heals, and what is
+//! left is read and judged.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use coterie::config::{GroupOptions, Replication};
+use coterie::node::request::RequestOptions;
+use coterie::protocol::quorum::level::Level;
+use coterie::protocol::raft::planted::Planted as RaftPlanted;
+use coterie::types::{Key, Moment, Version};
+
+use crate::cluster::{Cluster, Shape};
+use crate::dice::Dice;
+use crate::faults::{self, Fault, Planned};
+use crate::history::{Action, Answer, Evidence, Held, History};
+use crate::invariants::{self, Violation};
+use crate::keyspaces;
+use crate::planted::Planted;
+use crate::strong::client::StrongWorkload;
+use crate::strong::history::StrongHistory;
+use crate::strong::keys::Keys;
+use crate::strong::watch::Watch;
+use crate::strong::{self, Crew, StrongEvidence};
+use crate::trace::{Counts, Trace};
+use crate::workload::{self, Client, Request, Workload};
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// How long a fresh cluster may take to come up.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// How long healing may take: long enough for the largest skew, the longest detection and the
+/// slowest back-off, one after another.
+const HEAL_MAX: Duration = Duration::from_secs(120);
+
+/// How long repairs behind an answer may take.
+const REPAIR_TIME: Duration = Duration::from_secs(10);
+
+/// The harness's own reads carry this client number.
+const JUDGE: usize = 1000;
+
+/// What a run is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The leaderless default keyspace.
+    Quorum,
+    /// A strong keyspace, with a little work on the other one beside it.
+    Strong,
+}
+
+impl Kind {
+    /// What a seed's runs are about unless somebody says otherwise.
+    pub(crate) fn of(seed: u64) -> Kind {
+        if Dice::new(seed).fork("kind").chance(500) { Kind::Strong } else { Kind::Quorum }
+    }
+
+    /// Its name in the environment and in `seeds.txt`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Quorum => "quorum",
+            Kind::Strong => "strong",
+        }
+    }
+
+    /// The kind of that name.
+    pub(crate) fn named(name: &str) -> Option<Kind> {
+        [Kind::Quorum, Kind::Strong].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) kind: Kind,
+    pub(crate) planted: Option<Planted>,
+    /// A bug in the Raft core of every replica.
+    pub(crate) raft: Option<RaftPlanted>,
+    pub(crate) printing: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) seed: u64,
+    pub(crate) kind: Kind,
+    pub(crate) hash: u64,
+    pub(crate) counts: Counts,
+    pub(crate) violations: Vec<Violation>,
+}
+
+thread_local! {
+    /// Panics of tasks, which their runtime would otherwise keep to itself.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs a seed from beginning to end, on a thread of its own so that no run inherits anything
+/// from another.
+pub(crate) fn run(setup: Setup) -> Report {
+    record_panics();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| run_here(setup));
+        run.join().unwrap_or_else(|_| panic!("seed {}: the harness itself panicked", setup.seed))
+    })
+}
+
+/// Whether code under simulation has panicked: what it took along will not come back.
+pub(crate) fn has_panicked() -> bool {
+    PANICS.with(|panics| !panics.borrow().is_empty())
+}
+
+fn record_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.with(|panics| panics.borrow_mut().push(info.to_string()));
+            before(info);
+        }));
+    });
+}
+
+fn run_here(setup: Setup) -> Report {
+    let trace = Arc::new(Trace::new(setup.printing));
+    let mut evidence = virtually(drive(setup, trace.clone()));
+    evidence.panics = PANICS.take();
+    let violations = invariants::check_all(&evidence);
+    let Setup { seed, kind, .. } = setup;
+    Report { seed, kind, hash: trace.hash(), counts: trace.counts(), violations }
+}
+
+/// Runs something on a clock that jumps whenever nothing is left to do.
+pub(crate) fn virtually<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime starts");
+    runtime.block_on(future)
+}
+
+/// What a seed stands for.
+struct Scenario {
+    shape: Shape,
+    workload: Workload,
+    plan: Vec<Planned>,
+    strong: Option<StrongPart>,
+}
+
+/// What there is of a strong keyspace.
+#[derive(Clone, Copy, Debug)]
+struct StrongPart {
+    workload: StrongWorkload,
+    /// How often every replica is looked at.
+    looks_every: Duration,
+}
+
+fn scenario(dice: &Dice) -> Scenario {
+    let mut dice = dice.fork("scenario");
+    let machines = dice.pick(&[2, 3, 3, 3, 4, 5, 5]);
+    let (read_quorum, write_quorum) = dice.pick(&[(2, 2), (2, 2), (2, 2), (1, 3), (3, 1)]);
+    let replication = Replication { factor: 3, read_quorum, write_quorum };
+    let think_ms_max = dice.pick(&[20, 300, 1000]);
+    let operations = dice.between(20, 100);
+    let workload = Workload {
+        clients: usize::try_from(dice.between(2, 6)).expect("few clients"),
+        operations_per_client: usize::try_from(operations).expect("few operations"),
+        keys: usize::try_from(dice.between(1, 8)).expect("few keys"),
+        sloppy: dice.chance(400),
+        think_ms_max,
+        second: keyspaces::second(&dice),
+    };
+    // Faults fall into the time in which the clients are at work, and a little beyond.
+    let phase = Duration::from_millis((think_ms_max / 2 + 100) * operations);
+    let plan = faults::plan(&mut dice, machines, phase, faults::KINDS);
+    let (partitions, groups) = (16, GroupOptions::default());
+    let wal_segment_bytes = 16 * 1024;
+    let shape = Shape { machines, late: 0, replication, partitions, groups, wal_segment_bytes };
+    Scenario { shape, workload, plan, strong: None }
+}
+
+fn strong_scenario(dice: &Dice) -> Scenario {
+    let mut dice = dice.fork("strong scenario");
+    let machines = dice.pick(&[3, 3, 4, 5, 5]);
+    let late = if machines > 3 { dice.index(3).saturating_sub(1) } else { 0 };
+    let replication = Replication { factor: 3, read_quorum: 2, write_quorum: 2 };
+    let log_entries_max = dice.pick(&[8, 30, 100, 256]);
+    let groups = GroupOptions {
+        log_entries_max,
+        log_entries_kept: dice.between(0, log_entries_max / 2),
+        snapshot_chunk_bytes: dice.pick(&[64, 500, 256 << 10]),
+        record_bytes_max: dice.pick(&[100, 4000]),
+    };
+    let partitions = dice.pick(&[16, 16, 16, 32, 64]);
+    // The system group's state is one row and must fit.
+    let wal_segment_bytes = 64 * 1024;
+    let shape = Shape { machines, late, replication, partitions, groups, wal_segment_bytes };
+    let think_ms_max = dice.pick(&[20, 100, 400]);
+    let commands = dice.between(20, 80);
+    let mut strong = StrongWorkload {
+        clients: usize::try_from(dice.between(2, 6)).expect("few clients"),
+        commands_per_client: usize::try_from(commands).expect("few commands"),
+        keys: Keys::draw(&mut dice),
+        think_ms_max,
+        sessions_per_mille: dice.pick(&[0, 500, 900]),
+    };
+    let phase = Duration::from_millis((think_ms_max / 2 + 100) * commands);
+    let mut plan = faults::plan(&mut dice, machines, phase, faults::KINDS_WITH_GROUPS);
+    let phase_ms = (think_ms_max / 2 + 100) * commands;
+    for machine in machines - late..machines {
+        let begins = Moment(dice.between(0, phase_ms) * 1000);
+        let joins = Planned { begins, ends: begins, fault: Fault::Join { machine } };
+        plan.retain(|planned| !faults::collide(planned, &joins));
+        plan.push(joins);
+    }
+    let workload = Workload {
+        clients: dice.index(3),
+        operations_per_client: 20,
+        keys: 3,
+        sloppy: false,
+        second: None,
+        think_ms_max: think_ms_max * 4,
+    };
+    let looks_every = Duration::from_millis(dice.pick(&[50, 200, 1000]));
+    if plan.iter().any(|planned| planned.fault.repeats_messages()) {
+        // A proposal that arrives twice is executed twice, unless its session tells.
+        strong.sessions_per_mille = 1000;
+    }
+    Scenario { shape, workload, plan, strong: Some(StrongPart { workload: strong, looks_every }) }
+}
+
+async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
+    let dice = Dice::new(setup.seed);
+    let scenario = match setup.kind {
+        Kind::Quorum => scenario(&dice),
+        Kind::Strong => strong_scenario(&dice),
+    };
+    let Scenario { shape, workload, plan, strong } = scenario;
+    let repeats = plan.iter().any(|planned| planned.fault.repeats_messages());
+    let cluster = Cluster::new(trace, shape, &dice);
+    cluster.note(format_args!("seed {} {shape:?} {workload:?} {strong:?}", setup.seed));
+    start_all(&cluster).await;
+    if strong.is_some() {
+        strong::create(&cluster, &mut dice.fork("creation")).await;
+    }
+    if let Some(second) = workload.second {
+        keyspaces::create(&cluster, second).await;
+        let known = wait_until(&cluster, START_MAX, || keyspaces::is_known(&cluster, second)).await;
+        assert!(known, "a node without faults never heard of a keyspace");
+    }
+    cluster.plant(setup.planted);
+    // From here on: all replicas of a run share its thread.
+    RaftPlanted::set(setup.raft);
+    let history = Arc::new(History::default());
+    let crew =
+        Crew { history: Arc::new(StrongHistory::default()), watch: Arc::new(Watch::default()) };
+    let work = Work { history: &history, workload, crew: &crew, strong };
+    let watching = safety_phase(&cluster, work, plan, &dice).await;
+    let hints_left = heal(&cluster).await;
+    cluster.plant(setup.planted.map(Planted::after_healing));
+    let strong = judge_strong(&cluster, &crew, strong, &dice).await;
+    drop(watching);
+    let mut judge = Judge { cluster: &cluster, history: &history, dice: dice.fork("judge") };
+    let mut evidence = judge.look(&workload::keys(&workload)).await;
+    cluster.end();
+    evidence.strong = strong;
+    evidence.hints_left = hints_left;
+    evidence.operations = history.operations();
+    evidence.messages_repeated = repeats;
+    evidence.failed_starts.extend(cluster.failed_starts());
+    evidence
+}
+
+/// Waits for the groups to become whole, and takes down what is left of the strong keyspace.
+async fn judge_strong(
+    cluster: &Cluster,
+    crew: &Crew,
+    part: Option<StrongPart>,
+    dice: &Dice,
+) -> StrongEvidence {
+    let mut evidence = StrongEvidence::default();
+    if let Some(StrongPart { workload, .. }) = part {
+        evidence.unsettled = strong::settle(cluster).await;
+        let mut dice = dice.fork("strong judge");
+        strong::look(cluster, &crew.history, workload.keys, &mut dice, &mut evidence).await;
+        evidence.sightings = crew.watch.sightings();
+    }
+    evidence
+}
+
+pub(crate) async fn start_all(cluster: &Cluster) {
+    for machine in 0..cluster.shape.machines - cluster.shape.late {
+        cluster.start(machine);
+    }
+    let up = wait_until(cluster, START_MAX, || cluster.is_settled()).await;
+    let warnings: Vec<_> = cluster.nodes().iter().map(|node| node.status().warnings).collect();
+    assert!(up, "a cluster without faults did not come up within {START_MAX:?}: {warnings:?}");
+}
+
+/// Waits in virtual time for a condition; false when it did not come true in time.
+pub(crate) async fn wait_until(
+    cluster: &Cluster,
+    at_most: Duration,
+    holds: impl Fn() -> bool,
+) -> bool {
+    let deadline = cluster.agenda.now() + at_most;
+    while !holds() {
+        if cluster.agenda.now() >= deadline {
+            return false;
+        }
+        cluster.agenda.sleep(POLL).await;
+    }
+    true
+}
+
+/// What goes on while faults happen.
+struct Work<'a> {
+    history: &'a Arc<History>,
+    workload: Workload,
+    crew: &'a Crew,
+    strong: Option<StrongPart>,
+}
+
+/// Returns whoever goes on watching the groups; it stops when that is dropped.
+async fn safety_phase(
+    cluster: &Arc<Cluster>,
+    work: Work<'_>,
+    plan: Vec<Planned>,
+    dice: &Dice,
+) -> tokio::task::JoinSet<()> {
+    let start = cluster.agenda.now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..work.workload.clients {
+        let (cluster, history) = (cluster.clone(), work.history.clone());
+        let dice = dice.fork(&format!("client {number}"));
+        tasks.spawn(Client { number, cluster, history, dice, workload: work.workload }.run());
+    }
+    let mut watching = tokio::task::JoinSet::new();
+    if let Some(StrongPart { workload, looks_every }) = work.strong {
+        work.crew.start(cluster, workload, dice, &mut tasks);
+        watching.spawn(work.crew.watch.clone().run(cluster.clone(), looks_every));
+    }
+    tasks.spawn(faults::afflict(cluster.clone(), plan, start));
+    tasks.join_all().await;
+    watching
+}
+
+/// All faults have stopped: waits for the cluster to become whole, and returns what hints it keeps
+/// in spite of that.
+async fn heal(cluster: &Cluster) -> Vec<String> {
+    cluster.note(format_args!("healing"));
+    let whole = || cluster.is_settled() && cluster.hints().is_empty();
+    wait_until(cluster, HEAL_MAX, || whole() || has_panicked()).await;
+    cluster.hints()
+}
+
+/// Reads everything once clients are done.
+struct Judge<'a> {
+    cluster: &'a Cluster,
+    history: &'a History,
+    dice: Dice,
+}
+
+impl Judge<'_> {
+    async fn look(&mut self, keys: &[Key]) -> Evidence {
+        let shape = self.cluster.shape;
+        let mut evidence = Evidence {
+            machines: u32::try_from(shape.machines).expect("clusters are small"),
+            node_ids: self.cluster.node_ids(),
+            replication_factor: shape.replication.factor,
+            ..Evidence::default()
+        };
+        for key in keys {
+            self.read_finally(key, &mut evidence).await;
+        }
+        self.cluster.agenda.sleep(REPAIR_TIME).await;
+        for key in keys {
+            let held = self.hold(key, &mut evidence.failed_starts);
+            evidence.replicas.push((key.clone(), held));
+        }
+        evidence
+    }
+
+    /// Reads a key at QUORUM, then at ALL.
+    async fn read_finally(&mut self, key: &Key, evidence: &mut Evidence) {
+        for level in [Level::Quorum, Level::All] {
+            match self.read(key, level).await {
+                Ok(version) if level == Level::All => {
+                    evidence.final_reads.push((key.clone(), version));
+                }
+                Ok(_) => {}
+                Err(told) => evidence.unreadable.push((key.clone(), told)),
+            }
+        }
+    }
+
+    /// Reads from one node after another until one answers.
+    async fn read(&mut self, key: &Key, level: Level) -> Result<Option<Version>, String> {
+        const TRIES_MAX: usize = 20;
+        let timeout = Some(Duration::from_secs(5));
+        let mut told = "no node runs".to_owned();
+        for _ in 0..TRIES_MAX {
+            let machine = self.dice.index(self.cluster.shape.machines);
+            let options = RequestOptions { level: Some(level), timeout, ..Default::default() };
+            let request = Request { machine, key: key.clone(), action: Action::Get, options };
+            match workload::ask(self.cluster, self.history, JUDGE, request).await {
+                Some(Answer::Read(read)) => return Ok(read.receipt.version),
+                Some(answer) => told = format!("{level}: {answer:?}"),
+                None => {}
+            }
+            self.cluster.agenda.sleep(Duration::from_secs(1)).await;
+        }
+        Err(told)
+    }
+
+    /// What each primary of a key holds, by machine.
+    fn hold(&self, key: &Key, failures: &mut Vec<String>) -> Held {
+        let mut held = Vec::new();
+        for machine in self.cluster.primaries(key) {
+            let Some(session) = self.cluster.session(machine) else { continue };
+            match session.node.peek(keyspaces::of_key(key).as_deref(), key) {
+                Ok(record) => held.push((machine, record)),
+                Err(error) => failures.push(format!("n{machine} holds of {key}: {error}")),
+            }
+        }
+        let (found, in_effect) = (held.len(), self.cluster.shape.in_effect(key));
+        if found as u64 != u64::from(in_effect) {
+            failures
+                .push(format!("{found} primaries of {key} could be looked at, not {in_effect}"));
+        }
+        held
+    }
+}
