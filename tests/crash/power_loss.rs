@@ -59,8 +59,8 @@ fn run(plan: &Plan, remains: Remains) {
         disk.power_up();
         node.start();
         // The first round must not be one that writes nothing.
-        if round > 0 && dice.chance(200) {
-            pass(&mut dice, 0, 300);
+        if round > 0 && dice.chance(350) {
+            pass(&mut dice, 0, 150);
             node.kill();
         } else {
             let made;

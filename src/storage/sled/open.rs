@@ -1,6 +1,7 @@
 //! Opening sled's directory: prove it whole and durable, or set it aside.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ impl Database {
     /// when that cannot be told, or when its flush is not durable.
     pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
         DamageNote::in_dir(dir).check()?;
+        remove_unfinished_snapshots(dir).during("removed an unfinished snapshot")?;
         let db = guarded("opened", || open_once_unlocked(&config(dir, cache_bytes)))?;
         // The walk may panic. By then `db` lives out here, so that unwinding does not drop it,
         // which flushes, in the middle of a panic.
@@ -84,6 +86,25 @@ pub(super) fn set_aside(dir: &Path) -> Result<PathBuf, EngineError> {
     Ok(path)
 }
 
+/// Opening writes a snapshot of sled's page table under a name of its own and renames it when it is
+/// durable. sled looks past the wrong ending for what a crash left of one, takes the unfinished file
+/// for the newest snapshot, and calls the whole directory corrupt.
+fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Leaves above a quarter of a segment go to files that sled never syncs, so segments are as
 /// large as sled allows.
 const SEGMENT_BYTES: usize = 16 * 1024 * 1024;
@@ -111,7 +132,7 @@ fn open_once_unlocked(config: &::sled::Config) -> Result<Db, EngineError> {
 }
 
 /// sled wraps the operating system's answer in words of its own.
-fn says_locked(error: &std::io::Error) -> bool {
+fn says_locked(error: &io::Error) -> bool {
     error.to_string().starts_with("could not acquire lock")
 }
 

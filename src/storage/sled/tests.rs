@@ -168,6 +168,20 @@ fn emptied_and_deleted_files_are_set_aside() {
     }
 }
 
+/// sled took the leftover for the newest snapshot, found it empty, and called all of it corrupt.
+#[test]
+fn what_a_crash_left_of_a_snapshot_costs_no_rows() {
+    for leftover in [&b""[..], b"begun"] {
+        let mut files = start_with_rows();
+        files.stop();
+        let path = files.path().join("snap.00000000FFFFFFFF.generating");
+        fs::write(&path, leftover).unwrap();
+        assert_eq!(files.open(), None);
+        assert!(files.sled().get(KEYSPACE, PARTITION, &Key::from("007")).unwrap().is_some());
+        assert!(!path.exists());
+    }
+}
+
 #[test]
 fn a_later_format_is_refused_and_not_set_aside() {
     let mut files = start_with_rows();
