@@ -86,9 +86,9 @@ pub(super) fn set_aside(dir: &Path) -> Result<PathBuf, EngineError> {
     Ok(path)
 }
 
-/// Opening writes a snapshot of sled's page table under a name of its own and renames it when it is
-/// durable. sled looks past the wrong ending for what a crash left of one, takes the unfinished file
-/// for the newest snapshot, and calls the whole directory corrupt.
+/// Opening writes a snapshot of sled's page table under a name of its own, and renames it when it
+/// is durable. sled looks past the wrong ending for what a crash left of one, takes the unfinished
+/// file for the newest snapshot, and calls the whole directory corrupt.
 fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
     let entries = match std::fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
