@@ -166,16 +166,7 @@ impl Node {
         ));
         let incarnation = minting(self.identity().incarnation(), self.identity().generation());
         let coordinator = self.coordinator(incarnation, &transport, &topology, &handoff);
-        let refill = Arc::new(Refill {
-            own: self.identity().node_id(),
-            env: Arc::clone(&local.env),
-            transport: Arc::clone(&transport),
-            topology: Arc::clone(&topology),
-            committer: Arc::clone(&local.committer),
-            health: Arc::clone(&local.health),
-            metrics: Arc::clone(&local.metrics),
-            state: RefillState::default(),
-        });
+        let refill = self.refill(&transport, &topology);
         let scans = Scans::new(
             Arc::clone(&local.env),
             Arc::clone(&local.replica),
@@ -251,8 +242,23 @@ impl Node {
             metrics: Arc::clone(&local.metrics),
             latencies: Latencies::new(),
             deadlines: Deadlines::new(),
-            writes: Pending::new(),
-            reads: Pending::new(),
+            writes: Pending::new(local.env.random()),
+            reads: Pending::new(local.env.random()),
+        })
+    }
+
+    fn refill(&self, transport: &Arc<dyn Transport>, topology: &Arc<TopologyCell>) -> Arc<Refill> {
+        let local = &self.local;
+        Arc::new(Refill {
+            own: self.identity().node_id(),
+            env: Arc::clone(&local.env),
+            transport: Arc::clone(transport),
+            topology: Arc::clone(topology),
+            committer: Arc::clone(&local.committer),
+            health: Arc::clone(&local.health),
+            metrics: Arc::clone(&local.metrics),
+            engine_lost: self.identity().is_engine_lost(),
+            state: RefillState::new(local.env.random()),
         })
     }
 

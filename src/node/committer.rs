@@ -371,7 +371,7 @@ impl Committer {
             }
             error => {
                 self.health.fail(format!("the write-ahead log failed: {error}"));
-                Refusal::LogFailed
+                Refusal::InDoubt
             }
         })
     }

@@ -175,6 +175,7 @@ impl Recipients {
         }
         let Write { request, row, hint_for, time_left } = write;
         let outcome = known.and_then(|()| match hint_for {
+            Some(_) if time_left.is_zero() => Err(Refusal::Expired),
             Some(target) => {
                 let admitted = self.replica.admit_stamp(&row);
                 let waiter = ReplyTo::Peer(from, request);
@@ -198,7 +199,10 @@ impl Recipients {
             return self.on_early(from, read.keyspace, Message::Read(read));
         }
         let partition = topology.ring.partition_of(&read.key);
-        let held = |()| self.replica.read(read.keyspace, partition, &read.key, read.want);
+        let held = |()| match read.time_left.is_zero() {
+            true => Err(Refusal::Expired),
+            false => self.replica.read(read.keyspace, partition, &read.key, read.want),
+        };
         let outcome = known.and_then(held);
         let reply = ReadReply { request: read.request, outcome };
         self.reply(from, Class::Client, Message::ReadReply(reply));

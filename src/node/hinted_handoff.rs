@@ -16,8 +16,10 @@ use crate::config::HintLimits;
 use crate::net::transport::Transport;
 use crate::node::clock::Clock;
 use crate::node::committer::{Completions, ReplyTo};
-use crate::node::coordinator::Owner;
+use crate::node::coordinator::pending::first_number;
+use crate::node::coordinator::{NUMBERS, Owner};
 use crate::node::env::{Env, run_blocking};
+use crate::node::health::Health;
 use crate::node::local::Local;
 use crate::node::members::Members;
 use crate::node::status::Activity;
@@ -64,12 +66,16 @@ enum DiskWork {
 pub(crate) struct HintedHandoff {
     env: Arc<dyn Env>,
     clock: Arc<Clock>,
+    health: Arc<Health>,
     log: Arc<HintLog>,
     metrics: Arc<Metrics>,
     transport: Arc<dyn Transport>,
     members: Arc<Members>,
     policy: HintPolicy,
     setup: DeliverySetup,
+    /// What is added to a hint's position to number its message: positions that a crash took back
+    /// are given again, and a reply to the hint that stood there must not finish another.
+    first_number: u64,
     lanes: Mutex<BTreeMap<NodeId, Lane>>,
     /// Who waits until the hints that they asked to be kept are durable.
     waiting: Mutex<Vec<ReplyTo>>,
@@ -86,6 +92,8 @@ impl HintedHandoff {
         let handoff = HintedHandoff {
             env: Arc::clone(&local.env),
             clock: Arc::clone(&local.clock),
+            health: Arc::clone(&local.health),
+            first_number: first_number(local.env.random()),
             log: Arc::clone(&local.hint_log),
             metrics: Arc::clone(&local.metrics),
             transport,
@@ -121,13 +129,15 @@ impl HintedHandoff {
     /// acknowledged once it is durable.
     ///
     /// # Errors
-    /// [`Refusal::HintNotAdmitted`]; the waiter then hears nothing from here.
+    /// [`Refusal::HintNotAdmitted`], or that this node takes no writes at all; the waiter then
+    /// hears nothing from here.
     pub(crate) fn keep_durably(
         &self,
         target: NodeId,
         row: Row,
         waiter: ReplyTo,
     ) -> Result<(), Refusal> {
+        self.health.check_writable()?;
         if !self.keep(target, row) {
             return Err(Refusal::HintNotAdmitted);
         }
@@ -137,7 +147,8 @@ impl HintedHandoff {
     }
 
     /// Takes a target's answer to a hint.
-    pub(crate) fn on_reply(&self, from: NodeId, id: u64, outcome: Result<(), Refusal>) {
+    pub(crate) fn on_reply(&self, from: NodeId, number: u64, outcome: Result<(), Refusal>) {
+        let id = number.wrapping_sub(self.first_number) & (NUMBERS - 1);
         let now = self.env.now();
         let mut lanes = self.lanes.lock();
         let Some(lane) = lanes.get_mut(&from) else { return };
@@ -218,7 +229,8 @@ impl HintedHandoff {
         if let Err(error) = &flushed {
             tracing::error!(%error, "hints could not be written; they are kept in memory");
         }
-        let outcome = flushed.map_err(|_| Refusal::Storage);
+        // What stays in memory may yet be written, and delivered.
+        let outcome = flushed.map_err(|_| Refusal::InDoubt);
         for waiter in waiting {
             completions.on_committed(waiter, outcome);
         }
@@ -244,6 +256,9 @@ impl HintedHandoff {
     }
 
     fn admit(&self, target: NodeId, row: &Row) -> Result<(), NotAdmitted> {
+        if self.health.check_writable().is_err() {
+            return Err(NotAdmitted::NotWritable);
+        }
         if self.members.is_forgotten(target) {
             return Err(NotAdmitted::UnknownTarget);
         }
@@ -331,7 +346,7 @@ impl HintedHandoff {
             self.metrics.hints_expired.inc();
             return;
         }
-        let request = Owner::Hint.request(id);
+        let request = Owner::Hint.request(self.first_number.wrapping_add(id));
         let write = Write { request, row: row.clone(), hint_for: None, time_left: HINT_TIME_LEFT };
         if self.transport.send(target, Class::Hint, Message::Write(write)).is_err() {
             lane.delivery.on_unsent(id, now);
@@ -345,13 +360,9 @@ impl HintedHandoff {
                 let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
                 let fetched =
                     run_blocking(&*self.env, move || log.read(target, after, bytes_max)).await;
-                // A read that failed counts as an empty one: the next hint has it tried again.
-                let (hints, outcome) = match fetched {
-                    Ok(hints) => (hints, Ok(())),
-                    Err(error) => (Vec::new(), Err(error)),
-                };
-                self.fetched(target, hints);
-                outcome
+                fetched.map(|hints| self.fetched(target, hints)).inspect_err(|_| {
+                    self.with_lane(target, Delivery::on_fetch_failed);
+                })
             }
             DiskWork::Acknowledge { target, up_to } => {
                 run_blocking(&*self.env, move || log.acknowledge(target, up_to)).await

@@ -47,6 +47,11 @@ impl IdentityKeeper {
         self.identity.lock().members.clone()
     }
 
+    /// Whether the node lost its engine and has not refilled since.
+    pub(crate) fn is_engine_lost(&self) -> bool {
+        self.identity.lock().engine_lost
+    }
+
     /// Whether this node founded its cluster.
     pub(crate) fn is_founder(&self) -> bool {
         self.identity.lock().founder
@@ -73,7 +78,10 @@ impl IdentityKeeper {
 
     /// Keeps that the node has refilled.
     pub(crate) fn keep_complete(&self) -> Result<(), IdentityError> {
-        self.change(|identity| identity.rebuilding = false)
+        self.change(|identity| {
+            identity.rebuilding = false;
+            identity.engine_lost = false;
+        })
     }
 
     /// Keeps a stamp below which the node will never stamp again.

@@ -6,6 +6,12 @@
 //! by the keyspace's default write quorum must be among what it heard, the node's answers do not
 //! count towards read quorums.
 //!
+//! How many are enough depends on why rows are missing. A node that has just joined hears those who
+//! held the partition before it came. One that lost its engine was itself among those who
+//! acknowledged, so each of its writes may lie on one replica less than its quorum had, and more of
+//! the other primaries must be heard. A source that is still refilling does not count, unless all
+//! sources have been heard: then nobody knows more.
+//!
 //! Which keyspaces there are, the node learns from the system group, so it is not complete before
 //! that knows it in its present life. A keyspace that is created later was never placed on a ring
 //! without this node.
@@ -25,6 +31,7 @@ use crate::config::Replication;
 use crate::net::transport::Transport;
 use crate::node::committer::{Committer, ReplyTo, Submission};
 use crate::node::coordinator::Owner;
+use crate::node::coordinator::pending::first_number;
 use crate::node::env::Env;
 use crate::node::health::Health;
 use crate::node::tasks::Stop;
@@ -52,7 +59,7 @@ type Piece = (Place, NodeId);
 
 struct Waiting {
     from: NodeId,
-    page: oneshot::Sender<Result<ScanPage, Refusal>>,
+    page: oneshot::Sender<ScanReply>,
 }
 
 /// Pulls the rows that this node lacks.
@@ -64,24 +71,41 @@ pub(crate) struct Refill {
     pub(crate) committer: Arc<Committer>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Whether the node had rows and lost them, rather than has just joined.
+    pub(crate) engine_lost: bool,
     pub(crate) state: RefillState,
 }
 
 /// What a refill has got so far.
-#[derive(Default)]
 pub(crate) struct RefillState {
     waiting: Mutex<BTreeMap<u64, Waiting>>,
     next: AtomicU64,
-    heard: Mutex<BTreeSet<Piece>>,
+    heard: Mutex<Heard>,
     woken: Notify,
 }
+
+impl RefillState {
+    /// Nothing yet. Requests are numbered from a random number up, as
+    /// [`Pending`](crate::node::coordinator::pending::Pending) does.
+    pub(crate) fn new(random: u64) -> Self {
+        RefillState {
+            waiting: Mutex::default(),
+            next: AtomicU64::new(first_number(random)),
+            heard: Mutex::default(),
+            woken: Notify::new(),
+        }
+    }
+}
+
+/// The pieces that were heard, and whether their source was complete.
+type Heard = BTreeMap<Piece, bool>;
 
 impl Refill {
     /// Fills the node and then calls `completed`, unless asked to stop before.
     pub(crate) async fn run(self: Arc<Self>, mut stop: Stop, completed: impl FnOnce()) {
         while self.health.is_rebuilding() && !stop.is_requested() {
             let topology = self.topology.load();
-            let plan = Plan::new(&topology, self.own);
+            let plan = self.plan(&topology);
             tokio::select! { biased;
                 () = stop.requested() => return,
                 () = self.pull(&plan) => {}
@@ -98,8 +122,9 @@ impl Refill {
         }
     }
 
-    /// Looks at once whether more can be pulled.
+    /// Looks at once whether more can be pulled. A source that was not complete may be so by now.
     pub(crate) fn wake(&self) {
+        self.state.heard.lock().retain(|_, complete| *complete);
         self.state.woken.notify_one();
     }
 
@@ -111,7 +136,7 @@ impl Refill {
             && let Some(waiting) = waiting.remove(&number)
         {
             // Who gave up on the page asks for it again.
-            let _gave_up = waiting.page.send(reply.outcome);
+            let _gave_up = waiting.page.send(reply);
         }
     }
 
@@ -122,26 +147,26 @@ impl Refill {
 
     /// Pieces heard and pieces in all, for status.
     pub(crate) fn progress(&self) -> (usize, usize) {
-        let plan = Plan::new(&self.topology.load(), self.own);
+        let plan = self.plan(&self.topology.load());
         let heard = self.state.heard.lock();
-        (plan.pieces().filter(|piece| heard.contains(piece)).count(), plan.pieces().count())
+        (plan.pieces().filter(|piece| heard.contains_key(piece)).count(), plan.pieces().count())
     }
 
     fn is_complete(&self, plan: &Plan) -> bool {
         // A plan that no longer matches the rings is made anew.
         let topology = self.topology.load();
-        let current = Plan::new(&topology, self.own);
+        let current = self.plan(&topology);
         let heard = self.state.heard.lock();
-        let is_heard = |piece: &Piece| heard.contains(piece);
+        let connected = |source| self.transport.is_connected(source);
         topology.is_admitted
             && current == *plan
             && current.places.iter().all(|(place, wanted)| {
-                let count = wanted.sources.iter().filter(|s| is_heard(&(*place, **s))).count();
-                let reachable_left = wanted.sources.iter().any(|source| {
-                    !is_heard(&(*place, *source)) && self.transport.is_connected(*source)
-                });
-                count >= wanted.enough && !reachable_left
+                wanted.is_satisfied(|source| heard.get(&(*place, source)).copied(), connected)
             })
+    }
+
+    fn plan(&self, topology: &Topology) -> Plan {
+        Plan::new(topology, self.own, self.engine_lost)
     }
 
     /// Lists every piece of the plan that can be reached and was not heard yet. A source that
@@ -149,13 +174,13 @@ impl Refill {
     async fn pull(&self, plan: &Plan) {
         let mut refusing = BTreeSet::new();
         for piece in plan.pieces() {
-            let known = self.state.heard.lock().contains(&piece);
+            let known = self.state.heard.lock().contains_key(&piece);
             if known || refusing.contains(&piece.1) || !self.transport.is_connected(piece.1) {
                 continue;
             }
             match self.pull_piece(piece).await {
-                Ok(()) => {
-                    self.state.heard.lock().insert(piece);
+                Ok(complete) => {
+                    self.state.heard.lock().insert(piece, complete);
                 }
                 Err(refusal) => {
                     let (keyspace, partition) = (piece.0.0.0, piece.0.1.0);
@@ -166,15 +191,18 @@ impl Refill {
         }
     }
 
-    async fn pull_piece(&self, (place, source): Piece) -> Result<(), Refusal> {
-        let mut after = None;
+    /// Whether the source was complete all along.
+    async fn pull_piece(&self, (place, source): Piece) -> Result<bool, Refusal> {
+        let (mut after, mut complete) = (None, true);
         loop {
-            let page = self.page(place, source, after.clone()).await?;
+            let reply = self.page(place, source, after.clone()).await?;
+            let page = reply.outcome?;
+            complete &= reply.complete;
             after = page.rows.last().map(|(key, _)| key.clone()).or(after);
             let done = page.done;
             self.store(place, page).await?;
             if done {
-                return Ok(());
+                return Ok(complete);
             }
         }
     }
@@ -184,7 +212,7 @@ impl Refill {
         (keyspace, partition): Place,
         source: NodeId,
         after: Option<Key>,
-    ) -> Result<ScanPage, Refusal> {
+    ) -> Result<ScanReply, Refusal> {
         let number = self.state.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         self.state.waiting.lock().insert(number, Waiting { from: source, page: sender });
@@ -199,7 +227,7 @@ impl Refill {
         let outcome = match sent {
             Err(_) => Err(Refusal::NotServing),
             Ok(()) => tokio::select! { biased;
-                page = receiver => page.unwrap_or(Err(Refusal::NotServing)),
+                reply = receiver => reply.map_err(|_| Refusal::NotServing),
                 () = self.env.sleep_until(self.env.now() + PAGE_TIMEOUT) => Err(Refusal::Expired),
             },
         };
@@ -236,12 +264,14 @@ struct Plan {
 #[derive(Debug, PartialEq, Eq)]
 struct Wanted {
     sources: BTreeSet<NodeId>,
-    /// How many of them must have been heard.
+    /// Those among them on whom acknowledged writes must be found.
+    holders: BTreeSet<NodeId>,
+    /// How many of the holders must have been heard.
     enough: usize,
 }
 
 impl Plan {
-    fn new(topology: &Topology, own: NodeId) -> Plan {
+    fn new(topology: &Topology, own: NodeId, engine_lost: bool) -> Plan {
         let mut rings_before: BTreeMap<u32, Ring> = BTreeMap::new();
         let mut places = BTreeMap::new();
         for (keyspace, placement) in topology.placements() {
@@ -249,7 +279,10 @@ impl Plan {
             let before =
                 rings_before.entry(factor).or_insert_with(|| ring_without(&placement.ring, own));
             for partition in placement.ring.partitions_of(own) {
-                let wanted = Wanted::new(placement, before, partition, own);
+                let wanted = match engine_lost {
+                    true => Wanted::after_loss(placement, before, partition, own),
+                    false => Wanted::after_joining(placement, before, partition, own),
+                };
                 places.insert((keyspace, partition), wanted);
             }
         }
@@ -264,18 +297,52 @@ impl Plan {
 }
 
 impl Wanted {
-    fn new(placement: &Placement, before: &Ring, partition: PartitionId, own: NodeId) -> Wanted {
-        let Replication { factor, write_quorum, .. } = placement.replication;
-        let in_effect = before.replicas_in_effect();
-        let write_quorum = default_in_effect(write_quorum, factor, in_effect) as usize;
-        let mut sources: BTreeSet<NodeId> = before.primaries(partition).iter().copied().collect();
-        // Any write quorum among those that held the partition meets any set of this size.
-        let enough = sources.len().saturating_sub(write_quorum) + 1;
-        let enough = enough.min(sources.len());
-        let primaries = placement.ring.primaries(partition).iter();
-        sources.extend(primaries.filter(|node| **node != own));
-        Wanted { sources, enough }
+    /// Any write quorum among those that held the partition before this node came meets any set of
+    /// this size.
+    fn after_joining(placement: &Placement, before: &Ring, at: PartitionId, own: NodeId) -> Wanted {
+        let holders: BTreeSet<NodeId> = before.primaries(at).iter().copied().collect();
+        let enough = holders.len().saturating_sub(write_quorum(placement, before)) + 1;
+        Wanted::new(others(&placement.ring, at, own), holders, enough)
     }
+
+    /// Any write quorum of the primaries that this node was in meets any set of this size among the
+    /// others. (A write that this node alone acknowledged is lost, whoever is heard.)
+    fn after_loss(placement: &Placement, before: &Ring, at: PartitionId, own: NodeId) -> Wanted {
+        let holders = others(&placement.ring, at, own);
+        let without_own = write_quorum(placement, &placement.ring).saturating_sub(1);
+        let enough = holders.len().saturating_sub(without_own) + 1;
+        Wanted::new(before.primaries(at).iter().copied().collect(), holders, enough)
+    }
+
+    fn new(others: BTreeSet<NodeId>, holders: BTreeSet<NodeId>, enough: usize) -> Wanted {
+        let enough = enough.min(holders.len());
+        Wanted { sources: &others | &holders, holders, enough }
+    }
+
+    /// `heard` says of a source whether it was complete, if it was heard.
+    fn is_satisfied(
+        &self,
+        heard: impl Fn(NodeId) -> Option<bool>,
+        connected: impl Fn(NodeId) -> bool,
+    ) -> bool {
+        let mut unheard = self.sources.iter().filter(|source| heard(**source).is_none()).peekable();
+        if unheard.peek().is_none() {
+            return true;
+        }
+        let complete = self.holders.iter().filter(|holder| heard(**holder) == Some(true)).count();
+        complete >= self.enough && !unheard.any(|source| connected(*source))
+    }
+}
+
+/// The primaries of a partition but one.
+fn others(ring: &Ring, partition: PartitionId, own: NodeId) -> BTreeSet<NodeId> {
+    ring.primaries(partition).iter().copied().filter(|node| *node != own).collect()
+}
+
+/// How many replicas acknowledged a write by default while the ring was this one.
+fn write_quorum(placement: &Placement, ring: &Ring) -> usize {
+    let Replication { factor, write_quorum, .. } = placement.replication;
+    default_in_effect(write_quorum, factor, ring.replicas_in_effect()) as usize
 }
 
 /// The ring as it is without a node.

@@ -67,7 +67,12 @@ impl Replica {
             Want::Value => Holding::Record(record),
             Want::Version => Holding::Version(record.version),
         });
-        Ok(Found { holding, complete: !self.health.is_rebuilding() })
+        Ok(Found { holding, complete: self.is_complete() })
+    }
+
+    /// False while this node may lack rows that it should have.
+    pub(crate) fn is_complete(&self) -> bool {
+        !self.health.is_rebuilding()
     }
 
     /// One page of a partition's rows. May block on the disk.

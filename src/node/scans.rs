@@ -39,15 +39,18 @@ impl Scans {
         let transport = Arc::clone(&self.transport);
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             let outcome = Err(Refusal::Overloaded);
-            send(&*transport, from, ScanReply { request: scan.request, outcome });
+            let reply = ScanReply { request: scan.request, outcome, complete: false };
+            send(&*transport, from, reply);
             return;
         };
         let replica = Arc::clone(&self.replica);
         let env = Arc::clone(&self.env);
         self.tasks.spawn(async move {
             let request = scan.request;
+            // Asked before the rows are read: what is complete then stays so.
+            let complete = replica.is_complete();
             let outcome = run_blocking(&*env, move || replica.scan(&scan)).await;
-            send(&*transport, from, ScanReply { request, outcome });
+            send(&*transport, from, ScanReply { request, outcome, complete });
             drop(slot);
         });
     }

@@ -184,6 +184,8 @@ pub struct ScanReply {
     pub request: RequestId,
     /// The page.
     pub outcome: Result<ScanPage, Refusal>,
+    /// False while the replica itself may lack rows.
+    pub complete: bool,
 }
 
 /// Rows of one partition in key order.
@@ -195,7 +197,8 @@ pub struct ScanPage {
     pub done: bool,
 }
 
-/// Why a replica did not do what it was asked; nothing was changed.
+/// Why a replica did not do what it was asked; nothing was changed, unless it says otherwise
+/// ([`Refusal::leaves_doubt`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Too much is queued.
@@ -207,6 +210,9 @@ pub enum Refusal {
     /// A write or sync failed earlier, and nothing that it says about durability can be trusted.
     #[error("its log failed earlier and it no longer acknowledges writes")]
     LogFailed,
+    /// A write or sync failed while it took this very row, which the next start may find.
+    #[error("its log failed while it took the write, which it may or may not have")]
+    InDoubt,
     /// The version lies further ahead of its clock than `max_clock_offset`.
     #[error("the version lies too far ahead of its clock")]
     ClockOffset,
@@ -228,4 +234,11 @@ pub enum Refusal {
     /// The keyspace was dropped, with all its rows.
     #[error("the keyspace was dropped")]
     KeyspaceDropped,
+}
+
+impl Refusal {
+    /// True when the row may be there all the same, now or after a restart.
+    pub fn leaves_doubt(self) -> bool {
+        self == Refusal::InDoubt
+    }
 }

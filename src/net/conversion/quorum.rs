@@ -146,7 +146,8 @@ pub(super) fn decode_scan(scan: wire::Scan) -> Result<Message, ConversionError> 
 }
 
 pub(super) fn encode_scan_reply(reply: ScanReply) -> wire::ScanReply {
-    let mut to = wire::ScanReply { request: reply.request.0, ..Default::default() };
+    let (request, complete) = (reply.request.0, reply.complete);
+    let mut to = wire::ScanReply { request, complete, ..Default::default() };
     match reply.outcome {
         Err(refusal) => to.refusal = encode_refusal(refusal),
         Ok(page) => {
@@ -169,7 +170,8 @@ pub(super) fn decode_scan_reply(reply: wire::ScanReply) -> Result<Message, Conve
             Ok(ScanPage { rows: rows?, done: reply.done })
         }
     };
-    Ok(Message::ScanReply(ScanReply { request: RequestId(reply.request), outcome }))
+    let (request, complete) = (RequestId(reply.request), reply.complete);
+    Ok(Message::ScanReply(ScanReply { request, outcome, complete }))
 }
 
 fn decode_row(row: wire::Row) -> Result<(Key, Record), ConversionError> {
@@ -182,6 +184,7 @@ fn encode_refusal(refusal: Refusal) -> i32 {
         Refusal::Overloaded => wire::Refusal::Overloaded,
         Refusal::DiskFull => wire::Refusal::DiskFull,
         Refusal::LogFailed => wire::Refusal::LogFailed,
+        Refusal::InDoubt => wire::Refusal::InDoubt,
         Refusal::ClockOffset => wire::Refusal::ClockOffset,
         Refusal::Corrupt => wire::Refusal::Corrupt,
         Refusal::Expired => wire::Refusal::Expired,
@@ -200,6 +203,7 @@ fn decode_refusal(value: i32, field: &'static str) -> Result<Option<Refusal>, Co
         wire::Refusal::Overloaded => Some(Refusal::Overloaded),
         wire::Refusal::DiskFull => Some(Refusal::DiskFull),
         wire::Refusal::LogFailed => Some(Refusal::LogFailed),
+        wire::Refusal::InDoubt => Some(Refusal::InDoubt),
         wire::Refusal::ClockOffset => Some(Refusal::ClockOffset),
         wire::Refusal::Corrupt => Some(Refusal::Corrupt),
         wire::Refusal::Expired => Some(Refusal::Expired),

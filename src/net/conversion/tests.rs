@@ -13,16 +13,18 @@ use crate::types::{Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 mod groups;
 
-const REFUSALS: [Refusal; 9] = [
+const REFUSALS: [Refusal; 11] = [
     Refusal::Overloaded,
     Refusal::DiskFull,
     Refusal::LogFailed,
+    Refusal::InDoubt,
     Refusal::ClockOffset,
     Refusal::Corrupt,
     Refusal::Expired,
     Refusal::HintNotAdmitted,
     Refusal::Storage,
     Refusal::NotServing,
+    Refusal::KeyspaceDropped,
 ];
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -108,7 +110,8 @@ fn scan_reply() -> impl Strategy<Value = Message> {
     let page = (rows, any::<bool>()).prop_map(|(rows, done)| ScanPage { rows, done });
     let outcome = prop_oneof![3 => page.prop_map(Ok), 1 => refusal().prop_map(Err)];
     (any::<u64>(), outcome).prop_map(|(request, outcome)| {
-        Message::ScanReply(ScanReply { request: RequestId(request), outcome })
+        let (request, complete) = (RequestId(request), request % 2 == 0);
+        Message::ScanReply(ScanReply { request, outcome, complete })
     })
 }
 

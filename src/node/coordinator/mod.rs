@@ -54,15 +54,18 @@ pub(crate) enum Owner {
 
 const OWNER_SHIFT: u32 = 56;
 
+/// How many numbers a request id can carry besides its owner.
+pub(crate) const NUMBERS: u64 = 1 << OWNER_SHIFT;
+
 impl Owner {
     /// The request id for one of the owner's own numbers.
     pub(crate) fn request(self, number: u64) -> RequestId {
-        RequestId(((self as u64) << OWNER_SHIFT) | (number & ((1 << OWNER_SHIFT) - 1)))
+        RequestId(((self as u64) << OWNER_SHIFT) | (number & (NUMBERS - 1)))
     }
 
     /// Whose request it is, and the owner's number for it; `None` for an id of another making.
     pub(crate) fn of(request: RequestId) -> Option<(Owner, u64)> {
-        let number = request.0 & ((1 << OWNER_SHIFT) - 1);
+        let number = request.0 & (NUMBERS - 1);
         let owners = [Owner::Write, Owner::Read, Owner::Hint, Owner::Scan, Owner::Forward];
         let owner = owners.into_iter().find(|owner| *owner as u64 == request.0 >> OWNER_SHIFT)?;
         Some((owner, number))
@@ -99,7 +102,7 @@ impl Coordinator {
         match Owner::of(request) {
             Some((Owner::Write, number)) => self.on_acknowledged(from, number, outcome),
             Some((Owner::Read, number)) => self.on_repaired(from, number, outcome),
-            Some((Owner::Hint, sequence)) => self.handoff.on_reply(from, sequence, outcome),
+            Some((Owner::Hint, number)) => self.handoff.on_reply(from, number, outcome),
             Some((Owner::Scan | Owner::Forward, _)) | None => {}
         }
     }

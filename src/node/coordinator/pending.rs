@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::node::coordinator::NUMBERS;
+
 /// Lock stripes: enough that two cores seldom meet on one.
 const STRIPES: usize = 16;
 
@@ -16,10 +18,12 @@ pub(crate) struct Pending<T> {
 }
 
 impl<T> Pending<T> {
-    pub(crate) fn new() -> Self {
+    /// An empty table whose numbers count up from a random one: a reply to what this node asked
+    /// in an earlier life must not be taken for one to what it asks now.
+    pub(crate) fn new(random: u64) -> Self {
         Pending {
             stripes: (0..STRIPES).map(|_| Mutex::new(HashMap::new())).collect(),
-            next: AtomicU64::new(1),
+            next: AtomicU64::new(first_number(random)),
             count: AtomicUsize::new(0),
         }
     }
@@ -65,13 +69,19 @@ impl<T> Pending<T> {
     }
 }
 
+/// Where numbers of a life begin. Half of the numbers that a request id can carry lie above it, so
+/// that they never run out.
+pub(crate) fn first_number(random: u64) -> u64 {
+    random & (NUMBERS / 2 - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_operation_is_there_until_its_step_says_done() {
-        let pending = Pending::new();
+        let pending = Pending::new(7);
         let number = pending.insert(5);
         assert_eq!(pending.step(number, |value| (*value, false)), Some(5));
         assert_eq!(pending.step(number, |value| (*value, true)), Some(5));
@@ -81,8 +91,15 @@ mod tests {
 
     #[test]
     fn numbers_are_listed_oldest_first() {
-        let pending = Pending::new();
+        let pending = Pending::new(u64::MAX);
         let inserted: Vec<u64> = (0..40).map(|value| pending.insert(value)).collect();
         assert_eq!(pending.numbers(), inserted);
+    }
+
+    #[test]
+    fn lives_do_not_share_numbers_and_none_outgrows_a_request_id() {
+        let first = |random| Pending::new(random).insert(());
+        assert_ne!(first(1), first(2));
+        assert!(first(u64::MAX) < NUMBERS / 2);
     }
 }

@@ -86,7 +86,7 @@ pub(crate) fn begin(
         gateway: Arc::clone(&gateway),
         transport: Arc::clone(transport),
         topology: Arc::clone(topology),
-        forwards: Pending::new(),
+        forwards: Pending::new(env.random()),
     });
     let system = Arc::new(SystemClient { env: Arc::clone(&env), client: Arc::clone(&client) });
     let seams = Seams {

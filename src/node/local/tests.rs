@@ -272,7 +272,7 @@ async fn a_record_that_does_not_fit_ends_the_nodes_promises() {
     let bench = Bench::new();
     bench.start();
     let gap = append(vec![entry(5)]);
-    assert_eq!(bench.commit(vec![founding(), gap]).await, Err(Refusal::LogFailed));
+    assert_eq!(bench.commit(vec![founding(), gap]).await, Err(Refusal::InDoubt));
     let failure = bench.local.health.failure().unwrap();
     assert!(failure.contains("group 3 has entries up to 0; one at 5 cannot follow"), "{failure}");
 }

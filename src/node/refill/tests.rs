@@ -11,7 +11,7 @@ fn plan(others: &[ReplicationAsked]) -> (Topology, Plan) {
     let names = (0..others.len()).map(|number| format!("k{number}"));
     let commands = names.zip(others).map(|(name, asked)| create(&name, Mode::Quorum, Some(*asked)));
     let topology = topology(decided(commands.collect()), 4);
-    let plan = Plan::new(&topology, OWN);
+    let plan = Plan::new(&topology, OWN, false);
     (topology, plan)
 }
 
@@ -43,6 +43,39 @@ fn enough_sources_meet_every_write_quorum_of_the_keyspace() {
             assert_eq!((wanted.sources.len(), wanted.enough), (sources, enough), "{keyspace}");
         }
     }
+}
+
+/// It once heard one of two, and a quorum of it and the other missed what the silent one knew.
+#[test]
+fn after_a_loss_the_node_does_not_count_itself_among_those_who_know() {
+    for (nodes, expected) in [(1, (0, 0)), (2, (1, 1)), (3, (2, 2)), (4, (2, 2)), (5, (2, 2))] {
+        let plan = Plan::new(&topology(decided(Vec::new()), nodes), OWN, true);
+        for wanted in wanted(&plan, 0) {
+            let counted = (wanted.holders.len(), wanted.enough);
+            assert_eq!(counted, expected, "{nodes} nodes");
+            assert!(wanted.holders.is_subset(&wanted.sources));
+        }
+    }
+    let keyspaces = || decided(vec![create("k", Mode::Quorum, Some(asked(4, 1, 4)))]);
+    let plan = Plan::new(&topology(keyspaces(), 5), OWN, true);
+    assert!(wanted(&plan, 1).all(|wanted| (wanted.holders.len(), wanted.enough) == (3, 1)));
+}
+
+#[test]
+fn sources_that_refill_themselves_count_only_once_nobody_else_is_left() {
+    let node = NodeId;
+    let wanted = Wanted::new([node(4)].into(), [node(2), node(3)].into(), 1);
+    let check = |heard: &[(u64, bool)], connected: &[u64]| {
+        let heard: BTreeMap<NodeId, bool> = heard.iter().map(|(n, c)| (node(*n), *c)).collect();
+        let connected: BTreeSet<NodeId> = connected.iter().copied().map(NodeId).collect();
+        wanted.is_satisfied(|n| heard.get(&n).copied(), |n| connected.contains(&n))
+    };
+    assert!(!check(&[], &[]));
+    assert!(!check(&[(4, true)], &[]), "it is no holder");
+    assert!(!check(&[(2, false)], &[]), "it does not know all itself");
+    assert!(check(&[(2, true)], &[]));
+    assert!(!check(&[(2, true)], &[3]), "whoever can be heard is heard");
+    assert!(check(&[(2, false), (3, false), (4, true)], &[2, 3, 4]), "nobody knows more");
 }
 
 #[test]

@@ -183,8 +183,15 @@ impl Delivery {
         self.more_in_log = true;
     }
 
-    /// The answer to `Fetch`: hints in log order, and whether the log ends with them. A read that
-    /// failed is reported as `(&[], true)`, and later `on_queued` has it tried again.
+    /// The log could not be read; it is tried again after a while.
+    pub fn on_fetch_failed(&mut self, now: Moment) {
+        self.now = now;
+        self.fetching = false;
+        self.more_in_log = true;
+        self.pause();
+    }
+
+    /// The answer to `Fetch`: hints in log order, and whether the log ends with them.
     pub fn on_fetched(&mut self, hints: &[FetchedHint], exhausted: bool, now: Moment) {
         self.now = now;
         self.fetching = false;

@@ -36,6 +36,9 @@ pub enum NotAdmitted {
     /// The target is no member of the cluster. For the driver to say: policy knows no members.
     #[error("the target is not a member of the cluster")]
     UnknownTarget,
+    /// This node's disk is full, or its storage failed. For the driver to say, too.
+    #[error("this node takes no writes")]
+    NotWritable,
 }
 
 impl HintPolicy {

@@ -67,10 +67,11 @@ pub(super) fn refusal(word: Option<&str>) -> Refusal {
 }
 
 /// Every refusal that a replica may give.
-pub(super) const ALL_REFUSALS: [Refusal; 10] = [
+pub(super) const ALL_REFUSALS: [Refusal; 11] = [
     Refusal::Overloaded,
     Refusal::DiskFull,
     Refusal::LogFailed,
+    Refusal::InDoubt,
     Refusal::ClockOffset,
     Refusal::Corrupt,
     Refusal::Expired,

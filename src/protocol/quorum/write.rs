@@ -126,10 +126,12 @@ impl WriteQuorum {
         self.advance(now);
     }
 
-    /// The node certainly did not apply the write.
+    /// The node did not acknowledge the write; it certainly did not apply it, unless the refusal
+    /// [leaves doubt](Refusal::leaves_doubt).
     pub fn on_refusal(&mut self, from: NodeId, refusal: Refusal, now: Moment) {
         if let Some((index, role)) = self.asked(from) {
             self.refusals.push((from, refusal));
+            self.may_exist |= refusal.leaves_doubt();
             self.places[index].end(role);
             if role == Role::Primary && is_never_hinted(refusal) {
                 self.places[index].stand_in = StandIn::Waived;
@@ -330,6 +332,7 @@ fn is_never_hinted(refusal: Refusal) -> bool {
         | Refusal::KeyspaceDropped => true,
         Refusal::DiskFull
         | Refusal::LogFailed
+        | Refusal::InDoubt
         | Refusal::Corrupt
         | Refusal::HintNotAdmitted
         | Refusal::Storage

@@ -51,6 +51,21 @@ fn nothing_is_fetched_for_a_target_that_is_down_or_an_empty_log() {
     assert_eq!((drain(&mut delivery), delivery.next_deadline()), (vec![], None));
 }
 
+/// It once waited for the next new hint, or a restart.
+#[test]
+fn a_fetch_that_failed_is_tried_again() {
+    let mut delivery = Delivery::new(SETUP, 1, START);
+    delivery.on_queued(START);
+    delivery.on_target_up(START);
+    assert!(matches!(drain(&mut delivery)[..], [Fetch { after: 0, .. }]));
+    delivery.on_fetch_failed(ms(1));
+    assert_eq!(drain(&mut delivery), []);
+    let again = delivery.next_deadline().expect("a moment");
+    assert!(again > ms(1), "at once is too soon");
+    delivery.on_tick(again);
+    assert!(matches!(drain(&mut delivery)[..], [Fetch { after: 0, .. }]));
+}
+
 #[test]
 fn a_fetch_asks_for_no_more_than_the_window_holds() {
     let mut delivery = Delivery::new(SETUP, 1, START);

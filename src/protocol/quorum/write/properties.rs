@@ -139,6 +139,7 @@ impl World {
                 if hint_for.is_none() && is_never_hinted(refusal) {
                     self.overloaded.insert(node);
                 }
+                self.suspect |= refusal.leaves_doubt();
                 self.write.on_refusal(node, refusal, self.now);
             }
             7 => self.write.on_unsent(node, self.now),

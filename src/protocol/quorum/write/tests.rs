@@ -301,6 +301,21 @@ fn a_failure_with_replies_outstanding_or_lost_is_unknown() {
     );
 }
 
+/// A log that failed while it took the row may show it after the next start.
+#[test]
+fn a_refusal_that_leaves_doubt_makes_a_failure_unknown_and_is_hinted() {
+    check(
+        "primaries 1 w 1 > send 1
+         refuse 1 InDoubt > hint 1; failed 0/1 unknown [1:InDoubt]; done",
+    );
+    check(
+        "primaries 1 2 3 w 2 > send 1; send 2; send 3
+         refuse 1 InDoubt > hint 1
+         refuse 2 LogFailed > hint 2; failed 0/2 unknown [1:InDoubt 2:LogFailed]
+         refuse 3 LogFailed > hint 3; done",
+    );
+}
+
 #[test]
 fn a_failure_that_turns_out_to_exist_is_hinted_after_all() {
     check(
