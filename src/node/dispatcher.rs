@@ -122,7 +122,7 @@ impl Recipients {
             Message::ScanReply(reply) => self.refill.on_page(from, reply),
             Message::Group(message) => self.groups.push(Event::Message(from, message)),
             Message::Forward(forward) => self.on_forward(from, forward),
-            Message::ForwardReply(reply) => self.group_client.on_reply(reply),
+            Message::ForwardReply(reply) => self.group_client.on_reply(from, reply),
             Message::Snapshot(chunk) => self.groups.push(Event::Snapshot(from, chunk)),
             Message::SnapshotReply(reply) => self.groups.push(Event::SnapshotReply(reply)),
         }

@@ -6,20 +6,20 @@ use crate::net::conversion::{
 };
 use crate::proto::cluster as wire;
 use crate::protocol::message::{Message, SnapshotChunk, SnapshotRefusal, SnapshotReply};
-use crate::types::{Key, KeyspaceId, Record, ReplicaId, Row};
+use crate::types::{Key, KeyspaceId, LogIndex, Record, ReplicaId, Row};
 
 pub(super) fn encode(chunk: SnapshotChunk) -> wire::SnapshotChunk {
-    let SnapshotChunk { group, to, from, transfer, number, start, rows, checksum, last } = chunk;
     wire::SnapshotChunk {
-        group: encode_group(group),
-        to: to.0,
-        from: from.0,
-        transfer,
-        number,
-        start: start.map(|start| encode_start(&start)),
-        rows: rows.into_iter().map(encode_row).collect(),
-        checksum,
-        last,
+        group: encode_group(chunk.group),
+        to: chunk.to.0,
+        from: chunk.from.0,
+        transfer: chunk.transfer,
+        number: chunk.number,
+        log_start: chunk.log_start.0,
+        start: chunk.start.map(|start| encode_start(&start)),
+        rows: chunk.rows.into_iter().map(encode_row).collect(),
+        checksum: chunk.checksum,
+        last: chunk.last,
     }
 }
 
@@ -35,6 +35,7 @@ pub(super) fn decode(chunk: wire::SnapshotChunk) -> Result<Message, ConversionEr
         from: ReplicaId(chunk.from),
         transfer: chunk.transfer,
         number: chunk.number,
+        log_start: LogIndex(chunk.log_start),
         start,
         rows: rows?,
         checksum: chunk.checksum,

@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_chunk_without_rows_is_waited_for() {
         let ids = (GroupId(1), ReplicaId(1), ReplicaId(2));
-        let chunk = SnapshotChunk::new(ids, (7, 1), Vec::new(), None);
+        let chunk = SnapshotChunk::new(ids, (7, 1, LogIndex(0)), Vec::new(), None);
         let mut batch = Batch::default();
         assert!(batch.is_empty());
         batch.chunks.push(ChunkWritten { from: NodeId(1), chunk });

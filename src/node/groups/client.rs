@@ -123,9 +123,10 @@ impl GroupClient {
         u32::try_from(replicas).ok()
     }
 
-    /// Takes another node's answer.
-    pub(crate) fn on_reply(&self, reply: ForwardReply) {
-        if let Some((Owner::Forward, number)) = Owner::of(reply.request) {
+    /// Takes the answer of the node that was asked.
+    pub(crate) fn on_reply(&self, from: NodeId, reply: ForwardReply) {
+        let Some((Owner::Forward, number)) = Owner::of(reply.request) else { return };
+        if self.forwards.step(number, |forwarded| (forwarded.to == from, false)) == Some(true) {
             self.finish(number, reply.outcome);
         }
     }

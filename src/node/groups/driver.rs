@@ -98,9 +98,11 @@ impl Driver {
     pub(crate) async fn run(mut self, mut stop: Stop) {
         let _closing = Closing { gateway: self.gateway.clone(), health: self.seams.health.clone() };
         while !stop.is_requested() && !self.seams.health.is_failed() {
-            // First the time: whatever is received or asked is dated by it.
+            // What has come first, then the time: nothing may be dated before it came, however
+            // long the process stood still in between.
+            let events = self.gateway.inbox.take();
             self.tick();
-            for event in self.gateway.inbox.take() {
+            for event in events {
                 self.on_event(event);
             }
             while self.host.is_touched() {

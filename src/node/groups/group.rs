@@ -15,7 +15,7 @@ use crate::node::groups::open::start_of;
 use crate::node::groups::overlay::{GroupRowError, GroupRows, Overlay};
 use crate::node::groups::waiting::{Answer, Asker, ReadWaiting, Waiting};
 use crate::protocol::group::pass::Pass;
-use crate::protocol::message::{ForwardRefusal, GroupMessage, Told};
+use crate::protocol::message::{ForwardRefusal, GroupMessage, SnapshotChunk, Told};
 use crate::protocol::raft::entry::{Entry, HardState, LogStart, Restored};
 use crate::protocol::raft::message::Message as RaftMessage;
 use crate::protocol::raft::{Options, ProposeError, Raft, Ready, Write};
@@ -188,9 +188,11 @@ impl Group {
     }
 
     /// Cuts the log where it has grown long: a record that says where it begins from now on.
+    ///
+    /// Not while the end of a snapshot is on its way to the log, which then begins further on.
     pub(crate) fn compact(&mut self, limits: GroupOptions) -> Option<LogRecord> {
         let log = self.raft.log();
-        if self.durable.0 < log.start().index.0 + limits.log_entries_max {
+        if self.sealed || self.durable.0 < log.start().index.0 + limits.log_entries_max {
             return None;
         }
         let start = log.start_at(LogIndex(self.durable.0 - limits.log_entries_kept))?;
@@ -227,6 +229,20 @@ impl Group {
     /// Whether the end of a snapshot is on its way to the log.
     pub(crate) fn is_sealed(&self) -> bool {
         self.sealed
+    }
+
+    /// Whether a snapshot that begins with this chunk may be taken in: only from the leader, and
+    /// only by a replica that the log cannot bring up to date any more, or whose table is of no
+    /// single moment. A chunk that comes late, or twice, would undo what is there.
+    pub(crate) fn wants_snapshot(&self, chunk: &SnapshotChunk) -> bool {
+        let from_leader = self.raft.leader().is_none_or(|leader| leader == chunk.from);
+        let behind = self.installing || self.raft.commit() < chunk.log_start;
+        from_leader && behind && !self.raft.is_leader()
+    }
+
+    /// Whether the log may begin where a snapshot ends: it can't where it is gone already.
+    pub(crate) fn may_begin_at(&self, start: &LogStart) -> bool {
+        start.position.index >= self.raft.log().start().index
     }
 
     /// Whether the table is of no single moment.
@@ -377,16 +393,18 @@ impl Group {
 
     fn answer_reads(&mut self, store: &Store, effects: &mut Effects) -> Result<(), MachineError> {
         let applied = self.machine.applied().position.index;
+        let mut result = Ok(());
         for read in self.waiting.ripe(applied) {
-            let record = self.rows(store).record(read.keyspace, &read.key);
-            let answer = match &record {
-                Ok(record) => Ok(Told::Read { record: record.clone(), applied }),
-                Err(_) => Err(ForwardRefusal::Storage),
+            let answer = match self.rows(store).record(read.keyspace, &read.key) {
+                Ok(record) => Ok(Told::Read { record, applied }),
+                Err(error) => {
+                    result = Err(GroupRowError::Store(error).into());
+                    Err(ForwardRefusal::Storage)
+                }
             };
             effects.answers.push((read.asker, answer));
-            record.map_err(GroupRowError::Store)?;
         }
-        Ok(())
+        result
     }
 
     /// A new leader, or none: proposals of another term will be answered by what took their place.

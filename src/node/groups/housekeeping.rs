@@ -47,6 +47,7 @@ impl Driver {
         self.push_snapshots();
         self.want_snapshots();
         self.follow_placements();
+        self.hand_on_what_cannot_serve();
         self.balance_leaders();
         self.order_moves();
         self.drop_strangers();
@@ -317,6 +318,32 @@ impl Driver {
         }
     }
 
+    /// A replica whose table is of no single moment can lead, but serves nothing: whoever has most
+    /// of the log takes its place, and sends it a snapshot.
+    fn hand_on_what_cannot_serve(&mut self) {
+        let up = self.seams.topology.load().up.clone();
+        let stuck = |group: &&Group| group.raft.is_leader() && group.is_installing();
+        let heir = |group: &Group| {
+            let membership = group.raft.log().membership();
+            let voters = membership.voters.iter().filter(|replica| **replica != group.replica);
+            let placed = voters.filter_map(|replica| Some((*replica, membership.node(*replica)?)));
+            let able = placed.filter(|(_, node)| up.contains(node));
+            able.max_by_key(|(replica, _)| group.matched(*replica)).map(|(_, node)| node)
+        };
+        let moves: Vec<(GroupId, NodeId)> = self
+            .host
+            .groups()
+            .filter(stuck)
+            .filter_map(|group| Some((group.id, heir(group)?)))
+            .collect();
+        for (group, node) in moves {
+            tracing::info!(%group, %node, "hands the lead on: rows are missing here");
+            if let Err(error) = self.transfer(group, node) {
+                tracing::debug!(%group, %node, %error, "a leader is not handed on");
+            }
+        }
+    }
+
     /// The node that should lead.
     fn preferred_leader(&self, group: &Group, placement: &Placement) -> Option<NodeId> {
         let own = self.seams.own;
@@ -324,7 +351,9 @@ impl Driver {
             let settled = self.is_settled(*node);
             let replica = placement.replica_on(*node);
             let votes = replica.is_some_and(|r| group.raft.log().membership().voters.contains(&r));
-            votes && (*node == own || (settled && is_close(group, replica)))
+            let lacks_rows = replica.is_some_and(|r| self.outgoing.contains_key(&(group.id, r)));
+            let may_lead = settled && !lacks_rows && is_close(group, replica);
+            votes && (*node == own || may_lead)
         })
     }
 }

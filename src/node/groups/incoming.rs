@@ -2,9 +2,10 @@
 //!
 //! Rows are merged into the table chunk by chunk, so until the last one is in place the replica's
 //! table is of no single moment: the replica applies nothing and answers no read, and a mark among
-//! its rows says so across a crash. It keeps its log and goes on voting with it; it cannot be
-//! elected in that state, since it lacks an entry that is committed (leader completeness, Ongaro
-//! 2014, section 3.6.3).
+//! its rows says so across a crash. It keeps its log and goes on voting with it. It lacks an entry
+//! that is committed and so cannot be elected (leader completeness, Ongaro 2014, section 3.6.3),
+//! unless a later leader has brought its log up to date meanwhile: then it may be the only one who
+//! can lead, and hands the lead on as soon as another has what it has.
 
 use crate::node::groups::outgoing::RESEND_TICKS;
 use crate::protocol::message::{SnapshotChunk, SnapshotRefusal};
@@ -126,11 +127,11 @@ pub(crate) struct ChunkWritten {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::GroupId;
+    use crate::types::{GroupId, LogIndex};
 
     fn chunk(transfer: u64, number: u32, last: bool) -> SnapshotChunk {
         let ids = (GroupId(1), ReplicaId(1), ReplicaId(2));
-        let mut chunk = SnapshotChunk::new(ids, (transfer, number), Vec::new(), None);
+        let mut chunk = SnapshotChunk::new(ids, (transfer, number, LogIndex(0)), Vec::new(), None);
         chunk.last = last;
         chunk
     }

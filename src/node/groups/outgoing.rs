@@ -165,7 +165,7 @@ impl Outgoing {
     fn make(&self, group: &Group, rows: Vec<Row>, start: Option<LogStart>) -> SnapshotChunk {
         SnapshotChunk::new(
             (group.id, group.replica, self.to),
-            (self.transfer, self.next_number),
+            (self.transfer, self.next_number, group.raft.log().start().index),
             rows,
             start,
         )

@@ -88,8 +88,7 @@ impl Driver {
     /// Takes in a chunk of a snapshot.
     pub(super) fn on_chunk(&mut self, from: NodeId, chunk: SnapshotChunk) {
         let group = chunk.group;
-        let is_ours = self.host.replica(group) == Some(chunk.to);
-        if !is_ours || (chunk.last && chunk.start.is_none()) {
+        if !self.is_usable(&chunk) {
             return self.refuse_chunk(from, &chunk, SnapshotRefusal::Unwanted);
         }
         let foreign = !self.incoming.get(&group).is_some_and(|incoming| incoming.is_of(&chunk));
@@ -98,7 +97,8 @@ impl Driver {
             return;
         }
         if foreign {
-            match Incoming::begin(&chunk, self.host.now()) {
+            let wanted = self.host.group(group).is_some_and(|hosted| hosted.wants_snapshot(&chunk));
+            match Incoming::begin(&chunk, self.host.now()).filter(|_| wanted) {
                 Some(incoming) => drop(self.incoming.insert(group, incoming)),
                 None => return self.refuse_chunk(from, &chunk, SnapshotRefusal::Unwanted),
             }
@@ -110,6 +110,15 @@ impl Driver {
             Verdict::Wait => {}
             Verdict::Refuse(refusal) => self.refuse_chunk(from, &chunk, refusal),
         }
+    }
+
+    /// Whether a chunk is for a replica of this node, and whole, and may take its place in the log.
+    fn is_usable(&self, chunk: &SnapshotChunk) -> bool {
+        let hosted = self.host.group(chunk.group).filter(|hosted| hosted.replica == chunk.to);
+        hosted.is_some_and(|hosted| match &chunk.start {
+            Some(start) => hosted.may_begin_at(start),
+            None => !chunk.last,
+        })
     }
 
     fn take_chunk(&mut self, from: NodeId, chunk: SnapshotChunk) {

@@ -5,7 +5,7 @@
 //! is wrong in one replica's state stays wrong.
 
 use crate::protocol::raft::entry::LogStart;
-use crate::types::{GroupId, ReplicaId, Row};
+use crate::types::{GroupId, LogIndex, ReplicaId, Row};
 
 /// Some rows of a group's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +20,14 @@ pub struct SnapshotChunk {
     pub transfer: u64,
     /// Its place among the chunks, from 0.
     pub number: u32,
+    /// Where the sender's log began when the chunk was cut: whoever has committed as much needs no
+    /// snapshot, but the log.
+    pub log_start: LogIndex,
     /// What the rows of all chunks add up to; must be there in the last one.
     pub start: Option<Box<LogStart>>,
     /// The rows.
     pub rows: Vec<Row>,
-    /// The [`checksum`] of the rows as the sender read them.
+    /// The checksum of all that the chunk says, with the rows as the sender read them.
     pub checksum: u32,
     /// Whether none follows.
     pub last: bool,
@@ -34,13 +37,25 @@ impl SnapshotChunk {
     /// The chunk of that number of a transfer; the last one, if it says what all add up to.
     pub fn new(
         (group, from, to): (GroupId, ReplicaId, ReplicaId),
-        (transfer, number): (u64, u32),
+        (transfer, number, log_start): (u64, u32, LogIndex),
         rows: Vec<Row>,
         start: Option<LogStart>,
     ) -> SnapshotChunk {
-        let (checksum, last) = (checksum(&rows), start.is_some());
-        let start = start.map(Box::new);
-        SnapshotChunk { group, to, from, transfer, number, start, rows, checksum, last }
+        let (last, start) = (start.is_some(), start.map(Box::new));
+        let mut chunk = SnapshotChunk {
+            group,
+            to,
+            from,
+            transfer,
+            number,
+            log_start,
+            start,
+            rows,
+            checksum: 0,
+            last,
+        };
+        chunk.checksum = chunk.sum();
+        chunk
     }
 
     /// The chunk's place and meaning alone.
@@ -50,9 +65,20 @@ impl SnapshotChunk {
         SnapshotChunk { start, rows, ..*self }
     }
 
-    /// Whether the rows are those that were sent.
+    /// Whether the chunk is the one that was sent.
     pub fn is_intact(&self) -> bool {
-        checksum(&self.rows) == self.checksum
+        self.sum() == self.checksum
+    }
+
+    /// CRC32C over every field, in order, but for the sum itself.
+    fn sum(&self) -> u32 {
+        let ids = [u64::from(self.group.0), self.to.0, self.from.0, self.transfer];
+        let place = [u64::from(self.number), self.log_start.0, u64::from(self.last)];
+        let head = ids.into_iter().chain(place).fold(0, add_number);
+        checksum_of_rows(
+            self.start.as_deref().map_or(head, |start| add_start(head, start)),
+            &self.rows,
+        )
     }
 }
 
@@ -93,10 +119,29 @@ pub enum SnapshotRefusal {
     Wanted,
 }
 
-/// CRC32C over every field of the rows, in order. Lengths are among them, so that bytes cannot
-/// move from one field to the next unnoticed.
-pub fn checksum(rows: &[Row]) -> u32 {
-    rows.iter().fold(0, |crc, row| {
+fn add_start(crc: u32, start: &LogStart) -> u32 {
+    let LogStart { position, membership, membership_index } = start;
+    let crc =
+        [position.index.0, position.term.0, membership_index.0].into_iter().fold(crc, add_number);
+    let sets = [&membership.voters, &membership.outgoing, &membership.learners];
+    let crc = sets.into_iter().fold(crc, |crc, set| {
+        let crc = add_number(crc, set.len() as u64);
+        set.iter().map(|replica| replica.0).fold(crc, add_number)
+    });
+    membership
+        .nodes
+        .iter()
+        .fold(crc, |crc, (replica, node)| add_number(add_number(crc, replica.0), node.0))
+}
+
+fn add_number(crc: u32, number: u64) -> u32 {
+    crc32c::crc32c_append(crc, &number.to_be_bytes())
+}
+
+/// Continues a CRC32C over every field of the rows, in order. Lengths are among them, so that bytes
+/// cannot move from one field to the next unnoticed.
+fn checksum_of_rows(crc: u32, rows: &[Row]) -> u32 {
+    rows.iter().fold(crc, |crc, row| {
         let version = row.record.version;
         let crc = crc32c::crc32c_append(crc, &row.keyspace.0.to_be_bytes());
         let crc = crc32c::crc32c_append(crc, &version.timestamp.0.to_be_bytes());
@@ -119,7 +164,9 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::types::{Incarnation, Key, KeyspaceId, Record, Timestamp, Version};
+    use crate::protocol::raft::entry::LogPosition;
+    use crate::protocol::raft::membership::Membership;
+    use crate::types::{Incarnation, Key, KeyspaceId, NodeId, Record, Term, Timestamp, Version};
 
     fn row(key: &str, value: Option<&'static str>) -> Row {
         let version = Version { timestamp: Timestamp(5), incarnation: Incarnation(6) };
@@ -150,26 +197,45 @@ mod tests {
             vec![row("b", None), row("a", Some("1"))],
         ];
         let sums: std::collections::BTreeSet<u32> =
-            lists.iter().map(|rows| checksum(rows)).collect();
+            lists.iter().map(|rows| checksum_of_rows(0, rows)).collect();
         assert_eq!(sums.len(), lists.len());
     }
 
     #[test]
     fn a_changed_row_is_noticed() {
         let rows = vec![row("a", Some("1")), row("b", Some("2"))];
-        let mut chunk = SnapshotChunk {
-            group: GroupId(1),
-            to: ReplicaId(1),
-            from: ReplicaId(2),
-            transfer: 9,
-            number: 0,
-            start: None,
-            checksum: checksum(&rows),
-            rows,
-            last: false,
-        };
+        let ids = (GroupId(1), ReplicaId(2), ReplicaId(1));
+        let mut chunk = SnapshotChunk::new(ids, (9, 0, LogIndex(4)), rows, None);
         assert!(chunk.is_intact());
         chunk.rows[1].record.value = Some(Bytes::from_static(b"3"));
         assert!(!chunk.is_intact());
+    }
+
+    /// A wrong start would put the log in a wrong place: rows are not all that counts.
+    #[test]
+    fn whatever_a_chunk_says_counts() {
+        let start = || LogStart {
+            position: LogPosition { term: Term(3), index: LogIndex(7) },
+            membership: Membership::founding([(ReplicaId(1), NodeId(1))].into()),
+            membership_index: LogIndex(2),
+        };
+        let ids = (GroupId(1), ReplicaId(2), ReplicaId(1));
+        let chunk = SnapshotChunk::new(ids, (9, 4, LogIndex(5)), Vec::new(), Some(start()));
+        assert!(chunk.is_intact());
+        let changed = |change: fn(&mut SnapshotChunk)| {
+            let mut changed = chunk.clone();
+            change(&mut changed);
+            assert!(!changed.is_intact(), "{changed:?}");
+        };
+        changed(|chunk| chunk.number += 1);
+        changed(|chunk| chunk.transfer += 1);
+        changed(|chunk| chunk.log_start = LogIndex(6));
+        changed(|chunk| chunk.last = false);
+        changed(|chunk| chunk.start = None);
+        changed(|chunk| chunk.start.as_mut().unwrap().position.index = LogIndex(8));
+        changed(|chunk| chunk.start.as_mut().unwrap().membership_index = LogIndex(3));
+        changed(|chunk| {
+            chunk.start.as_mut().unwrap().membership.learners.insert(ReplicaId(4));
+        });
     }
 }

@@ -176,15 +176,16 @@ fn start() -> impl Strategy<Value = Box<LogStart>> {
 }
 
 pub(super) fn snapshot() -> impl Strategy<Value = Message> {
-    let numbers = any::<(u16, [u64; 3], u32, u32)>();
+    let numbers = any::<(u16, [u64; 4], u32, u32)>();
     (numbers, prop::option::of(start()), prop::collection::vec(row(), 0..4)).prop_map(
-        |((group, [to, from, transfer], number, checksum), start, rows)| {
+        |((group, [to, from, transfer, log_start], number, checksum), start, rows)| {
             Message::Snapshot(SnapshotChunk {
                 group: GroupId(group),
                 to: ReplicaId(to),
                 from: ReplicaId(from),
                 transfer,
                 number,
+                log_start: LogIndex(log_start),
                 last: start.is_some(),
                 start,
                 rows,
