@@ -257,7 +257,7 @@ impl Group {
         let through = start.position.index;
         self.sealed = false;
         self.backlog.retain(|entry| entry.index > through);
-        // Nothing changes if the core has handed out as much: then its entries are in the log.
+        // If the core has handed out as much already, it goes on with that.
         self.raft.restore(start);
         self.waiting.passed_over(through)
     }

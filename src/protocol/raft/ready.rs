@@ -173,11 +173,12 @@ impl Raft {
 
     /// A snapshot is in place, durably, and the log begins there. What the log holds behind it
     /// stays if the log holds its last entry, as that may have been acknowledged; else everything
-    /// goes, also of the write that is under way. False if the state machine was further already;
-    /// then nothing changes.
+    /// goes, also of the write that is under way. False if the state machine was further already:
+    /// then only the log is cut, which in the files begins there, too.
     pub fn restore(&mut self, start: LogStart) -> bool {
         let position = start.position;
         if position.index <= self.applied {
+            self.log.reset(start);
             return false;
         }
         if self.log.matches(position) {
