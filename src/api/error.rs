@@ -54,7 +54,9 @@ pub(crate) fn statuses(error: &RequestError) -> (Code, StatusCode) {
         RequestError::OutcomeUnknown { .. } => {
             (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT)
         }
-        RequestError::Overloaded { .. } => (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS),
+        RequestError::Overloaded { .. } | RequestError::GroupOverloaded { .. } => {
+            (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS)
+        }
         RequestError::Timeout { .. } => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
         RequestError::QuorumFailed { outcome: Outcome::Unknown, .. } => {
             (Code::Unknown, StatusCode::GATEWAY_TIMEOUT)

@@ -127,6 +127,20 @@ pub enum RequestError {
         /// Its value.
         max: usize,
     },
+    /// A partition's leader, or the node that has it, has as much under way as it admits; nothing
+    /// was begun.
+    #[error(
+        "overloaded: partition {group} has {uncommitted_bytes_max} bytes that are not committed \
+         yet, or its leader's node has {questions_max} requests waiting, which are the limits"
+    )]
+    GroupOverloaded {
+        /// The partition's group.
+        group: GroupId,
+        /// The limit of one group, in bytes.
+        uncommitted_bytes_max: usize,
+        /// The limit of one node, in requests.
+        questions_max: usize,
+    },
     /// The node has not joined its cluster yet, or is stopping; nothing was sent.
     #[error("not serving: {reason}")]
     NotServing {
@@ -246,7 +260,7 @@ impl RequestError {
             RequestError::Invalid { .. } => "invalid_argument",
             RequestError::TooLarge { .. } => "too_large",
             RequestError::QuorumUnavailable { .. } => "quorum_unavailable",
-            RequestError::Overloaded { .. } => "overloaded",
+            RequestError::Overloaded { .. } | RequestError::GroupOverloaded { .. } => "overloaded",
             RequestError::NotServing { .. } => "not_serving",
             RequestError::Timeout { .. } | RequestError::OutcomeUnknown { .. } => "timeout",
             RequestError::UnknownKeyspace { .. } => "unknown_keyspace",

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::config::Limits;
 use crate::node::clock::Clock;
 use crate::node::groups::begin::GroupHandles;
-use crate::node::groups::client::{AskError, GroupClient};
+use crate::node::groups::client::{Answered, AskError, GroupClient, not_begun};
 use crate::node::request::{
     ReadAnswer, Receipt, RequestError, RequestOptions, Transacted, Transaction,
 };
@@ -162,14 +162,17 @@ impl Strong<'_> {
             operation,
         };
         let ask = Ask::Propose(command.encode());
-        let told = self.ask(group, ask, options, options.session.is_some()).await?;
+        let answered = self.ask(group, ask, options, options.session.is_some()).await?;
         // An answer in a form that this node does not know tells nothing of the effect.
-        let foreign = || RequestError::OutcomeUnknown { group, waited_ms: 0 };
-        let Told::Proposed(reply) = told else { return Err(foreign()) };
-        match Reply::decode(&reply).map_err(|_| foreign())? {
+        let Told::Proposed(reply) = answered.told else { return Err(foreign(group)) };
+        match Reply::decode(&reply).map_err(|_| foreign(group))? {
             Reply::Written { revision, results } => {
                 let receipt = self.receipt(group, Some(revision), Consistency::Linearizable);
                 Ok(Transacted { results, receipt })
+            }
+            // The session may have ended between two attempts, of which the first may have counted.
+            Reply::Refused(WriteRefusal::Session(_)) if answered.may_have_begun_before => {
+                Err(foreign(group))
             }
             Reply::Refused(refusal) => Err(refused(refusal)),
         }
@@ -204,8 +207,8 @@ impl Strong<'_> {
         let consistency = options.consistency.unwrap_or(Consistency::Linearizable);
         let group = self.group_of(std::iter::once(&key))?;
         let ask = Ask::Read { keyspace: self.keyspace.id, key, consistency };
-        let told = self.ask(group, ask, options, true).await?;
-        let Told::Read { record, .. } = told else { return Err(foreign(group)) };
+        let answered = self.ask(group, ask, options, true).await?;
+        let Told::Read { record, .. } = answered.told else { return Err(foreign(group)) };
         let stored = record.as_ref().map(Stored::from_record).transpose();
         let stored = stored.map_err(|_| foreign(group))?;
         let revision = stored.as_ref().map(|stored| stored.modified);
@@ -219,15 +222,13 @@ impl Strong<'_> {
         ask: Ask,
         options: &RequestOptions,
         repeatable: bool,
-    ) -> Result<Told, RequestError> {
+    ) -> Result<Answered, RequestError> {
         let began = self.client.env.now();
         let timeout = options.timeout.unwrap_or(self.limits.request_timeout);
         let deadline: Moment = began + timeout.min(self.limits.request_timeout_max);
-        let told = self.client.ask(group, ask, deadline, repeatable).await;
-        told.map_err(|error| match error {
-            AskError::NotBegun(refusal) => {
-                RequestError::NoLeader { group, reason: refusal.to_string() }
-            }
+        let answered = self.client.ask(group, ask, deadline, repeatable).await;
+        answered.map_err(|error| match error {
+            AskError::NotBegun(refusal) => not_begun(group, refusal),
             AskError::Unknown => {
                 let waited = self.client.env.now().since(began).as_millis();
                 let waited_ms = u64::try_from(waited).unwrap_or(u64::MAX);

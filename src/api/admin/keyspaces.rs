@@ -145,6 +145,7 @@ mod tests {
             replication,
             created: Marker { index: LogIndex(1), request_id: 2 },
             dropped: None,
+            altered_by: Vec::new(),
         });
         let expected = v1::Keyspace {
             name: "orders".to_owned(),

@@ -36,7 +36,7 @@ const APPEND_BYTES_MAX: usize = 1 << 20;
 const APPENDS_IN_FLIGHT_MAX: usize = 64;
 
 /// What a group's entries may cost that are not committed yet.
-const UNCOMMITTED_BYTES_MAX: usize = 16 << 20;
+pub(crate) const UNCOMMITTED_BYTES_MAX: usize = 16 << 20;
 
 /// How the rest of the node reaches its groups.
 pub(crate) struct GroupHandles {

@@ -14,8 +14,11 @@ use crate::net::transport::Transport;
 use crate::node::coordinator::Owner;
 use crate::node::coordinator::pending::Pending;
 use crate::node::env::Env;
+use crate::node::groups::begin::UNCOMMITTED_BYTES_MAX;
 use crate::node::groups::gateway::Gateway;
+use crate::node::groups::inbox::QUESTIONS_MAX;
 use crate::node::groups::waiting::Answer;
+use crate::node::request::RequestError;
 use crate::node::topology::TopologyCell;
 use crate::protocol::consistency::Consistency;
 use crate::protocol::message::{
@@ -33,6 +36,16 @@ pub(crate) enum AskError {
     NotBegun(ForwardRefusal),
     /// The time ran out, or whoever was asked was lost: it may have been done, or may yet be.
     Unknown,
+}
+
+/// What a group answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answered {
+    /// The answer to the last attempt.
+    pub(crate) told: Told,
+    /// Whether an earlier attempt may have been begun, too: then a refusal of the last does not say
+    /// that nothing was done.
+    pub(crate) may_have_begun_before: bool,
 }
 
 /// Finds leaders and asks them.
@@ -80,7 +93,7 @@ impl GroupClient {
         ask: Ask,
         deadline: Moment,
         repeatable: bool,
-    ) -> Result<Told, AskError> {
+    ) -> Result<Answered, AskError> {
         let repeatable = repeatable || matches!(ask, Ask::Read { .. });
         let anyone = is_for_anyone(&ask);
         let mut quest = Quest {
@@ -95,18 +108,20 @@ impl GroupClient {
             last_refusal: ForwardRefusal::NotLeader { leader: None },
         };
         let mut may_have_begun = false;
+        let answered = |told, may_have_begun_before| Answered { told, may_have_begun_before };
         loop {
             let answer = match self.choose(&quest) {
                 Some(node) => self.ask_node(node, &mut quest).await,
                 None => Err(quest.last_refusal),
             };
-            may_have_begun |= answer == Err(ForwardRefusal::Unknown);
+            let in_doubt = answer == Err(ForwardRefusal::Unknown);
             match self.judge(&mut quest, answer) {
                 Step::Done(Err(_)) if may_have_begun => return Err(AskError::Unknown),
-                Step::Done(outcome) => return outcome,
+                Step::Done(outcome) => return outcome.map(|told| answered(told, may_have_begun)),
                 Step::AtOnce => {}
                 Step::Later => self.env.sleep_until(self.env.now() + BACK_OFF).await,
             }
+            may_have_begun |= in_doubt;
             if self.env.now() >= deadline {
                 return Err(match may_have_begun {
                     true => AskError::Unknown,
@@ -238,6 +253,18 @@ impl GroupClient {
         }
         quest.last_refusal = refusal;
         Step::Later
+    }
+}
+
+/// What a client is told of a request that certainly was not begun.
+pub(crate) fn not_begun(group: GroupId, refusal: ForwardRefusal) -> RequestError {
+    match refusal {
+        ForwardRefusal::Overloaded => RequestError::GroupOverloaded {
+            group,
+            uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
+            questions_max: QUESTIONS_MAX,
+        },
+        refusal => RequestError::NoLeader { group, reason: refusal.to_string() },
     }
 }
 

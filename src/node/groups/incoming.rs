@@ -127,13 +127,17 @@ pub(crate) struct ChunkWritten {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::raft::entry::{LogPosition, LogStart};
+    use crate::protocol::raft::membership::Membership;
     use crate::types::{GroupId, LogIndex};
 
     fn chunk(transfer: u64, number: u32, last: bool) -> SnapshotChunk {
         let ids = (GroupId(1), ReplicaId(1), ReplicaId(2));
-        let mut chunk = SnapshotChunk::new(ids, (transfer, number, LogIndex(0)), Vec::new(), None);
-        chunk.last = last;
-        chunk
+        let membership = Membership::founding([(ReplicaId(1), NodeId(1))].into());
+        let (position, membership_index) = (LogPosition::default(), LogIndex(0));
+        let start = LogStart { position, membership, membership_index };
+        let place = (transfer, number, LogIndex(0));
+        SnapshotChunk::new(ids, place, Vec::new(), last.then_some(start))
     }
 
     #[test]

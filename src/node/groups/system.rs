@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::node::env::Env;
-use crate::node::groups::client::{AskError, GroupClient};
+use crate::node::groups::client::{AskError, GroupClient, not_begun};
 use crate::node::request::RequestError;
 use crate::protocol::message::{Ask, Told};
 use crate::protocol::system::{SystemCommand, SystemRefusal, SystemReply, SystemRequest};
@@ -43,16 +43,15 @@ impl SystemClient {
         let request = SystemRequest { request_id: self.env.random(), command };
         let began = self.env.now();
         let ask = Ask::Propose(request.encode().into());
-        let told = self.client.ask(GroupId::SYSTEM, ask, began + time, true).await;
+        let answered = self.client.ask(GroupId::SYSTEM, ask, began + time, true).await;
+        let told = answered.map(|answered| answered.told);
         let waited = self.env.now().since(began).as_millis();
         let waited_ms = u64::try_from(waited).unwrap_or(u64::MAX);
         let group = GroupId::SYSTEM;
         match told {
             Ok(Told::Proposed(reply)) => read_reply(&reply, waited_ms),
             Ok(Told::Read { .. }) => Err(RequestError::OutcomeUnknown { group, waited_ms }),
-            Err(AskError::NotBegun(refusal)) => {
-                Err(RequestError::NoLeader { group, reason: refusal.to_string() })
-            }
+            Err(AskError::NotBegun(refusal)) => Err(not_begun(group, refusal)),
             Err(AskError::Unknown) => Err(RequestError::OutcomeUnknown { group, waited_ms }),
         }
     }

@@ -72,6 +72,10 @@ pub struct Keyspace {
     pub created: Marker,
     /// By what it was dropped, if it was.
     pub dropped: Option<Marker>,
+    /// The numbers of the last requests that altered it: one that comes again must not undo what
+    /// another has done since.
+    #[serde(default)]
+    pub altered_by: Vec<u64>,
 }
 
 impl Keyspace {

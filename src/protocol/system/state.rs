@@ -241,7 +241,8 @@ impl SystemState {
     ) -> KeyspaceId {
         let id = self.next_keyspace;
         self.next_keyspace = KeyspaceId(id.0 + 1);
-        let keyspace = Keyspace { id, name, mode, replication, created, dropped: None };
+        let (dropped, altered_by) = (None, Vec::new());
+        let keyspace = Keyspace { id, name, mode, replication, created, dropped, altered_by };
         self.keyspaces.insert(id, keyspace);
         id
     }
@@ -255,6 +256,7 @@ fn default_keyspace(replication: Replication) -> Keyspace {
         replication,
         created: Marker { index: LogIndex(0), request_id: 0 },
         dropped: None,
+        altered_by: Vec::new(),
     }
 }
 

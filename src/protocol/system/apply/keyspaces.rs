@@ -10,6 +10,9 @@ use crate::protocol::system::settings::Replication;
 use crate::protocol::system::state::SystemState;
 use crate::types::{KeyspaceId, LogIndex};
 
+/// So many alterations of a keyspace are remembered: those whose senders may still repeat them.
+const ALTERATIONS_KEPT: usize = 16;
+
 impl SystemState {
     /// A new keyspace. A request that has created one already is answered as it was then, even if
     /// that keyspace has been dropped since.
@@ -64,11 +67,16 @@ impl SystemState {
         Ok(Replication::majority_of(factor))
     }
 
+    /// A keyspace's replication changes. A request that has done so already changes nothing.
     pub(super) fn alter_keyspace(
         &mut self,
+        request_id: u64,
         name: &str,
         asked: ReplicationAsked,
     ) -> Result<SystemReply, SystemRefusal> {
+        if let Some(before) = self.find_keyspace(|it| it.altered_by.contains(&request_id)) {
+            return Ok(SystemReply::Altered { keyspace: before });
+        }
         let id = self.id_of(name)?;
         if let Some(keyspace) = self.keyspaces.get_mut(&id) {
             let replication = asked.over(keyspace.replication);
@@ -78,6 +86,9 @@ impl SystemState {
             }
             check_replication(replication)?;
             keyspace.replication = replication;
+            keyspace.altered_by.push(request_id);
+            let excess = keyspace.altered_by.len().saturating_sub(ALTERATIONS_KEPT);
+            keyspace.altered_by.drain(..excess);
         }
         Ok(SystemReply::Altered { keyspace: id })
     }

@@ -32,7 +32,7 @@ impl SystemState {
                 self.create_keyspace(index, id, name, *mode, replication.unwrap_or_default())
             }
             SystemCommand::AlterKeyspace { name, replication } => {
-                self.alter_keyspace(name, *replication)
+                self.alter_keyspace(id, name, *replication)
             }
             SystemCommand::DropKeyspace { name } => self.drop_keyspace(index, id, name),
             SystemCommand::PlaceGroup { group, expected_generation, nodes } => {

@@ -205,6 +205,23 @@ fn a_request_that_comes_twice_is_answered_alike() {
 }
 
 #[test]
+fn an_alteration_that_comes_again_undoes_none_that_was_made_since() {
+    let mut cluster = Cluster::sized(1);
+    cluster.apply(create("k", Mode::Quorum, NOTHING)).unwrap();
+    let (five, one) = (asked(Some(5), None, None), asked(Some(1), Some(1), Some(1)));
+    let altered = Ok(SystemReply::Altered { keyspace: KeyspaceId(1) });
+    assert_eq!(cluster.request(100, alter("k", five)), altered);
+    assert_eq!(cluster.request(101, alter("k", one)), altered);
+    assert_eq!(cluster.request(100, alter("k", five)), altered);
+    assert_eq!(of(&cluster, "k"), replication(1, 1, 1));
+    for later in 102..150 {
+        cluster.request(later, alter("k", one)).unwrap();
+    }
+    let kept = cluster.state.keyspace_named("k").map(|keyspace| keyspace.altered_by.len());
+    assert_eq!(kept, Some(16));
+}
+
+#[test]
 fn keyspaces_are_limited_and_drops_are_forgotten_in_time() {
     let mut cluster = Cluster::sized(1);
     for number in 1..KEYSPACES_MAX {
