@@ -1,5 +1,5 @@
 //! What real nodes on real files keep when they are killed, lose power, meet disks that fail or
-//! fill up, or find their files damaged.
+//! fill up, or find their files damaged; and what clients see of that in strong keyspaces.
 //!
 //! The rule behind all of it: whatever was acknowledged is read back, nothing else is, and when a
 //! node cannot keep to that, it says so and stops serving what it would get wrong.
@@ -21,7 +21,10 @@ mod full_disk;
 #[path = "../cluster/harness.rs"]
 mod harness;
 mod kill;
+mod leaders;
 mod ledger;
+#[path = "../linearizability/mod.rs"]
+mod linearizability;
 mod load;
 mod plan;
 mod power_loss;
