@@ -163,7 +163,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { client, command } = cli;
     match command {
         Command::Serve(args) => serve::run(&args),
-        Command::Dev(args) => dev::run(args),
+        Command::Dev(args) => dev::run(args, client.output),
         Command::Bench(args) => {
             bench::args::run(args, &client.nodes, client.timeout, client.output)
         }

@@ -1,5 +1,7 @@
 //! What is shown once a local cluster is up: addresses, and commands to paste.
 
+use serde_json::{Value, json};
+
 use crate::cli::dev::layout::Layout;
 use crate::cli::dev::process::NodeProcess;
 use crate::cli::output::table;
@@ -18,6 +20,21 @@ pub(super) fn text(nodes: &[NodeProcess], layout: &Layout) -> String {
     let header = ["NODE", "CLIENTS", "PEERS", "PID", "LOG"];
     let nodes = table(&header, &[], nodes.iter().map(row).collect());
     format!("\n{nodes}\n\n{}", commands(layout))
+}
+
+/// The same nodes for programs.
+pub(super) fn json(nodes: &[NodeProcess], layout: &Layout) -> Value {
+    let node = |node: &NodeProcess| {
+        json!({
+            "name": node.place.name,
+            "client_address": node.place.client.to_string(),
+            "peer_address": node.place.peer.to_string(),
+            "pid": node.pid(),
+            "log": node.place.log.display().to_string(),
+        })
+    };
+    let nodes: Vec<Value> = nodes.iter().map(node).collect();
+    json!({ "directory": layout.directory.display().to_string(), "nodes": nodes })
 }
 
 fn commands(layout: &Layout) -> String {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::cli::dev::layout::Layout;
 use crate::cli::dev::process::NodeProcess;
 use crate::cli::failure::Failure;
-use crate::cli::output;
+use crate::cli::output::{self, Output};
 use crate::cli::signal::StopSignals;
 
 /// How long the nodes may take to see each other.
@@ -55,7 +55,7 @@ pub(crate) struct DevArgs {
 ///
 /// # Errors
 /// When it cannot be started, or all its nodes have died.
-pub(crate) fn run(args: DevArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: DevArgs, out: Output) -> Result<(), Failure> {
     // One thread, which lives as long as the process: the kernel ends children with the thread
     // that started them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -65,27 +65,27 @@ pub(crate) fn run(args: DevArgs) -> Result<(), Failure> {
         false => args.data_dir.clone(),
     };
     let layout = Layout::new(directory, args.nodes, args.base_port)?;
-    let ended = runtime.block_on(run_cluster(&args, &layout));
+    let ended = runtime.block_on(run_cluster(&args, &layout, out));
     if args.ephemeral {
         layout.remove()?;
     }
     ended
 }
 
-async fn run_cluster(args: &DevArgs, layout: &Layout) -> Result<(), Failure> {
+async fn run_cluster(args: &DevArgs, layout: &Layout, out: Output) -> Result<(), Failure> {
     let mut signals = StopSignals::new()?;
     layout.check_ports()?;
     if args.fresh {
         layout.clear()?;
     }
     layout.prepare()?;
-    let mut cluster = LocalCluster { nodes: Vec::new(), verbose: args.verbose };
+    let mut cluster = LocalCluster { nodes: Vec::new(), verbose: args.verbose, out };
     let ended = tokio::select! { biased;
         signal = signals.recv() => Ok(signal),
         ended = cluster.live(layout, &args.serve_args) => Err(ended),
     };
     if ended.is_ok() {
-        output::line("\nstopping (again Ctrl-C: at once)")?;
+        tell(out, "\nstopping (again Ctrl-C: at once)")?;
     }
     tokio::select! { biased;
         _ = signals.recv() => {}
@@ -94,10 +94,22 @@ async fn run_cluster(args: &DevArgs, layout: &Layout) -> Result<(), Failure> {
     ended.map(|_| ())
 }
 
+/// Tells how things go: programs that read JSON from stdout are not told there.
+fn tell(out: Output, text: &str) -> Result<(), Failure> {
+    match out {
+        Output::Table => output::line(text),
+        Output::Json => {
+            eprintln!("{}", text.trim_start());
+            Ok(())
+        }
+    }
+}
+
 /// The running nodes. Those still there when it is dropped are killed.
 struct LocalCluster {
     nodes: Vec<NodeProcess>,
     verbose: bool,
+    out: Output,
 }
 
 impl LocalCluster {
@@ -113,10 +125,13 @@ impl LocalCluster {
         for place in &layout.places {
             self.nodes.push(NodeProcess::start(place, layout.seed_of(place), serve_args)?);
         }
-        output::line(&format!("starting {} nodes ...", self.nodes.len()))?;
+        tell(self.out, &format!("starting {} nodes ...", self.nodes.len()))?;
         let ready = tokio::time::timeout(READY_TIME_MAX, self.all_ready()).await;
         ready.map_err(|_| self.not_ready())??;
-        output::line(&banner::text(&self.nodes, layout))
+        match self.out {
+            Output::Table => output::line(&banner::text(&self.nodes, layout)),
+            Output::Json => output::json(&banner::json(&self.nodes, layout)),
+        }
     }
 
     /// Resolves once every node serves and sees all others, or one has died.
@@ -157,8 +172,8 @@ impl LocalCluster {
         for index in (0..self.nodes.len()).rev() {
             if let Some(failure) = self.nodes[index].death() {
                 let node = self.nodes.remove(index);
-                output::line(&format!("\n{failure}"))?;
-                output::line(&format!("the others go on; restart it with\n  {}", node.command))?;
+                tell(self.out, &format!("\n{failure}"))?;
+                tell(self.out, &format!("the others go on; restart it with\n  {}", node.command))?;
             }
         }
         Ok(())
@@ -170,7 +185,7 @@ impl LocalCluster {
         }
         for node in &mut self.nodes {
             for line in node.new_log_lines() {
-                output::line(&format!("{} | {line}", node.place.name))?;
+                tell(self.out, &format!("{} | {line}", node.place.name))?;
             }
         }
         Ok(())
