@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::connection::Cluster;
 use crate::cli::failure::{Effect, Exit, Failure};
+use crate::cli::groups;
 use crate::cli::output::{self, Output, table};
 use crate::proto::v1;
 use crate::proto::v1::admin_client::AdminClient;
@@ -102,13 +103,13 @@ async fn create(
     replication: ReplicationArgs,
     out: Output,
 ) -> Result<(), Failure> {
-    let mode = match mode {
+    let mode_name = match mode {
         Mode::Quorum => "quorum",
         Mode::Strong => "strong",
     };
     let message = v1::CreateKeyspaceRequest {
         name,
-        mode: mode.to_owned(),
+        mode: mode_name.to_owned(),
         replication_factor: replication.n.unwrap_or(0),
         read_quorum: replication.r.unwrap_or(0),
         write_quorum: replication.w.unwrap_or(0),
@@ -117,6 +118,12 @@ async fn create(
         AdminClient::new(channel).create_keyspace(cluster.request(message.clone())).await
     };
     let answer = cluster.ask(Effect::Operates, call).await?.into_inner();
+    // So that the next command finds it served.
+    if mode == Mode::Strong
+        && let Err(reason) = groups::await_leaders(cluster).await
+    {
+        eprintln!("note: the keyspace is there, but {reason}; writes to those wait");
+    }
     print_one("created", &answer.keyspace.unwrap_or_default(), out)
 }
 

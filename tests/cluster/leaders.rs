@@ -124,3 +124,22 @@ fn the_command_line_finds_the_leader_whichever_node_is_asked() {
     let (code, out, _) = coterie(other, &["cluster", "members"]);
     assert!(code == 0 && out.matches("voter").count() == 2, "{out}");
 }
+
+#[test]
+fn the_strong_section_of_the_readme_runs_as_printed() {
+    let cluster = Cluster::start(3);
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("## Strong keyspaces").expect("the section");
+    let section = section.split("\n## ").next().expect("its text");
+    let commands = section.lines().filter_map(|line| line.strip_prefix("cargo run --release -- "));
+    let mut held = Vec::new();
+    for line in commands {
+        let asked = line.strip_prefix("--node 127.0.0.1:7420 ");
+        let node = &cluster.nodes[if asked.is_some() { 2 } else { 0 }];
+        let words = asked.unwrap_or(line).split(' ').map(|word| word.trim_matches('\''));
+        let (code, out, error) = coterie(node, &words.collect::<Vec<_>>());
+        assert_eq!(code, 0, "{line}: {out}{error}");
+        held.push(out);
+    }
+    assert!(held.len() >= 5 && held.contains(&"paid".to_owned()), "{held:?}");
+}

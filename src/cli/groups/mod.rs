@@ -12,13 +12,16 @@ use tonic::{Code, Status};
 
 use crate::cli::connection::{ANSWER_BYTES_MAX, Cluster, endpoint};
 use crate::cli::failure::{Effect, Exit, Failure, message_of, root_cause};
-use crate::cli::groups::view::{Asked, Picture, View, group_name};
+use crate::cli::groups::view::{Asked, GroupView, Picture, SYSTEM, View, group_name};
 use crate::cli::output::{self, Output};
 use crate::proto::v1;
 use crate::proto::v1::admin_client::AdminClient;
 
 /// How often a group is looked at while its leader changes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the first leaders of partitions are waited for, unless said otherwise.
+const LEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a change of leaders is waited for, unless said otherwise.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,6 +116,39 @@ async fn has_moved(status: &Status, cluster: &Cluster, group: u32, leader: &Aske
         Some(leader_now == leader.node_id)
     };
     now.ok().and_then(leads) != Some(true)
+}
+
+/// Waits until every partition's group has a leader.
+///
+/// # Errors
+/// What stood in the way when the time was up.
+pub(crate) async fn await_leaders(cluster: &Cluster) -> Result<(), String> {
+    let timeout = cluster.timeout().unwrap_or(LEADERS_TIMEOUT);
+    let begun = tokio::time::Instant::now();
+    loop {
+        let reason = match leaderless(cluster).await {
+            Ok((0, _)) => return Ok(()),
+            Ok((missing, all)) => format!("{missing} of {all} partitions have no leader yet"),
+            Err(failure) => failure.to_string(),
+        };
+        if begun.elapsed() >= timeout {
+            return Err(reason);
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// How many partitions have no leader, of how many.
+async fn leaderless(cluster: &Cluster) -> Result<(usize, usize), Failure> {
+    let call = async |channel| {
+        AdminClient::new(channel).status(cluster.request(v1::StatusRequest {})).await
+    };
+    let status = cluster.ask(Effect::Reads, call).await?.into_inner();
+    let all = status.ring.map_or(0, |ring| ring.partitions as usize);
+    let picture = look(cluster, None).await?;
+    let led = |group: &&GroupView| group.number != SYSTEM && group.leader().is_some();
+    let led = picture.groups.iter().filter(led).count();
+    Ok((all.saturating_sub(led), all))
 }
 
 /// Asks one node who the members are, and all members for their groups.
