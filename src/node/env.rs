@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
+use crate::node::groups::observer::GroupObserver;
 use crate::types::Moment;
 
 /// A job for a thread that may block.
@@ -27,6 +29,11 @@ pub trait Env: Send + Sync {
 
     /// Runs a job that may block on the disk; resolves once it has run.
     fn run_blocking(&self, job: Job) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// Who looks on while the groups work: nobody, unless this is a simulation.
+    fn group_observer(&self) -> Option<Arc<dyn GroupObserver>> {
+        None
+    }
 }
 
 /// Runs a job that may block on the disk and returns what it returned.

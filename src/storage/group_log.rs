@@ -26,9 +26,9 @@ use std::collections::btree_map::Entry as Slot;
 
 pub use self::commit::{CommitError, commit, drop_through};
 use self::held::Held;
-use crate::protocol::raft::entry::{Entry, HardState, LogStart};
+use crate::protocol::raft::entry::{Entry, HardState, LogPosition, LogStart};
 use crate::storage::wal::GroupRecord;
-use crate::types::{GroupId, LogIndex, Lsn, ReplicaId};
+use crate::types::{GroupId, LogIndex, Lsn, ReplicaId, Term};
 
 /// Records of entries that are carried over have at most this many bytes, unless a single entry
 /// has more.
@@ -186,10 +186,22 @@ impl GroupLogs {
 
     /// How the log of a group stands, if it has a replica here.
     pub fn restored(&self, group: GroupId) -> Option<StoredLog> {
-        match self.groups.get(&group)? {
-            Known::Log(held) => Some(held.stored()),
-            Known::Replica(_) => None,
-        }
+        self.held(group).map(Held::stored)
+    }
+
+    /// The hard state of a group's replica here.
+    pub fn hard_state(&self, group: GroupId) -> Option<(ReplicaId, HardState)> {
+        self.held(group).map(|held| (held.replica(), held.hard_state()))
+    }
+
+    /// Where the log of a group begins and ends here.
+    pub fn ends(&self, group: GroupId) -> Option<(LogPosition, LogPosition)> {
+        self.held(group).map(Held::ends)
+    }
+
+    /// The term of a group's entry here; that of the log's start is known.
+    pub fn term_at(&self, group: GroupId, index: LogIndex) -> Option<Term> {
+        self.held(group)?.term_at(index)
     }
 
     /// The groups that have a replica here.
@@ -239,6 +251,13 @@ impl GroupLogs {
         };
         self.groups.insert(group, known);
         Ok(())
+    }
+
+    fn held(&self, group: GroupId) -> Option<&Held> {
+        match self.groups.get(&group)? {
+            Known::Log(held) => Some(held),
+            Known::Replica(_) => None,
+        }
     }
 
     fn logs(&self) -> impl Iterator<Item = &Held> {

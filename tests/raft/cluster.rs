@@ -9,8 +9,9 @@ use coterie::protocol::raft::{Raft, Ready};
 use coterie::types::{LogIndex, Moment, ReplicaId};
 
 use crate::dice::Dice;
+use crate::invariants::steps::Event as Step;
+use crate::invariants::steps::ledger::Ledger;
 use crate::invariants::{Event, Invariants, Violation};
-use crate::ledger::Ledger;
 use crate::machine::Machine;
 use crate::network::{Network, Packet, Parcel};
 use crate::setup::{Setup, empty_log};
@@ -136,8 +137,13 @@ impl Cluster {
     }
 
     fn carry_out(&mut self, id: ReplicaId, ready: Ready) {
-        let mut events: Vec<Event> = ready.messages.iter().cloned().map(Event::Sent).collect();
-        events.extend(ready.committed.into_iter().map(Event::Applied));
+        let mut events: Vec<Event> = ready
+            .messages
+            .iter()
+            .cloned()
+            .map(|message| Event::Step(Step::Sent(message)))
+            .collect();
+        events.extend(ready.committed.into_iter().map(|entry| Event::Step(Step::Applied(entry))));
         for read in ready.reads {
             events.push(self.answered(id, read));
         }
@@ -185,7 +191,8 @@ impl Cluster {
                 let through = Some(start.position.index);
                 self.note(format_args!("{to} installs a snapshot"));
                 self.machine(to).install(start);
-                self.settle(to, vec![Event::Installed]);
+                let applied = self.world.machines[&to].applied;
+                self.settle(to, vec![Event::Step(Step::Installed(applied))]);
                 self.send(Packet { from: to, to: from, parcel: Parcel::Report { through, life } });
             }
             Parcel::Report { through, life } if self.machine(to).life == life => {
@@ -222,7 +229,8 @@ impl Cluster {
         let options = self.world.setup.options.clone();
         self.machine(id).start(options, seed);
         self.note(format_args!("{id} starts"));
-        self.settle(id, vec![Event::Started]);
+        let applied = self.world.machines[&id].applied;
+        self.settle(id, vec![Event::Step(Step::Started(applied))]);
     }
 
     /// Loses what is not durable; of an outstanding write `kept` entries, or all of it if None.

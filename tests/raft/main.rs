@@ -21,7 +21,6 @@ mod differential;
 mod disk;
 mod faults;
 mod invariants;
-mod ledger;
 mod machine;
 mod network;
 mod planted;

@@ -27,6 +27,7 @@ use crate::keyspaces;
 use crate::machine::{Machine, SimEnv};
 use crate::network::Network;
 use crate::planted::Planted;
+use crate::steps::{Eye, Steps};
 use crate::trace::Trace;
 
 /// The size and the defaults of a cluster.
@@ -59,6 +60,8 @@ pub(crate) struct Cluster {
     pub(crate) trace: Arc<Trace>,
     pub(crate) network: Arc<Network>,
     pub(crate) shape: Shape,
+    /// Sees whatever groups do.
+    pub(crate) steps: Arc<Steps>,
     gossip: Arc<Gossip>,
     hosts: Vec<Host>,
     failed_starts: Mutex<Vec<String>>,
@@ -150,8 +153,8 @@ impl Cluster {
             life: Mutex::default(),
         };
         let hosts: Vec<Host> = (0..machines).map(host).collect();
-        let failed_starts = Mutex::default();
-        Arc::new(Cluster { agenda, trace, network, shape, gossip, hosts, failed_starts })
+        let (steps, failed_starts) = (Steps::new(agenda.clone()), Mutex::default());
+        Arc::new(Cluster { agenda, trace, network, shape, steps, gossip, hosts, failed_starts })
     }
 
     /// Starts a machine's node on what its disk holds; does nothing while it runs.
@@ -169,8 +172,9 @@ impl Cluster {
     fn parts(&self, machine: usize) -> Parts {
         let host = &self.hosts[machine];
         let seed = host.dice.lock().next();
+        let eye = Eye { steps: self.steps.clone(), life: host.machine.life() };
         Parts {
-            env: SimEnv::new(host.machine.clone(), Dice::new(seed)),
+            env: SimEnv::watched(host.machine.clone(), Dice::new(seed), Arc::new(eye)),
             files: host.disk.mount(),
             engine: Arc::new(MemoryEngine::open(host.engine_disk.clone())),
             engine_lost: None,

@@ -8,6 +8,7 @@ use coterie::protocol::quorum::level::Level;
 use coterie::types::{Key, NodeId, Record, Version};
 use parking_lot::Mutex;
 
+use crate::invariants::Violation;
 use crate::strong::StrongEvidence;
 
 /// What a client asked for.
@@ -196,6 +197,8 @@ pub(crate) struct Evidence {
     pub(crate) panics: Vec<String>,
     /// Answers of the final reads at ALL.
     pub(crate) final_reads: Vec<(Key, Option<Version>)>,
+    /// What groups of nodes did wrong, judged as they did it.
+    pub(crate) steps: Vec<Violation>,
     /// What is left of the strong keyspace, if there was one.
     pub(crate) strong: StrongEvidence,
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use coterie::node::env::{Env, Job};
+use coterie::node::groups::observer::GroupObserver;
 use coterie::types::Moment;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -93,16 +94,32 @@ pub(crate) struct SimEnv {
     machine: Arc<Machine>,
     life: u64,
     dice: Mutex<Dice>,
+    observer: Option<Arc<dyn GroupObserver>>,
 }
 
 impl SimEnv {
+    /// An environment whose groups are looked at.
+    pub(crate) fn watched(
+        machine: Arc<Machine>,
+        dice: Dice,
+        observer: Arc<dyn GroupObserver>,
+    ) -> Arc<SimEnv> {
+        let life = machine.life();
+        Arc::new(SimEnv { machine, life, dice: Mutex::new(dice), observer: Some(observer) })
+    }
+
+    #[cfg(test)]
     pub(crate) fn new(machine: Arc<Machine>, dice: Dice) -> Arc<SimEnv> {
         let life = machine.life();
-        Arc::new(SimEnv { machine, life, dice: Mutex::new(dice) })
+        Arc::new(SimEnv { machine, life, dice: Mutex::new(dice), observer: None })
     }
 }
 
 impl Env for SimEnv {
+    fn group_observer(&self) -> Option<Arc<dyn GroupObserver>> {
+        self.observer.clone()
+    }
+
     fn now(&self) -> Moment {
         self.machine.agenda.now()
     }

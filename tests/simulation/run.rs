@@ -21,7 +21,6 @@ use crate::planted::Planted;
 use crate::strong::client::StrongWorkload;
 use crate::strong::history::StrongHistory;
 use crate::strong::keys::Keys;
-use crate::strong::watch::Watch;
 use crate::strong::{self, Crew, StrongEvidence};
 use crate::trace::{Counts, Trace};
 use crate::workload::{self, Client, Request, Workload};
@@ -256,7 +255,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     RaftPlanted::set(setup.raft);
     let history = Arc::new(History::default());
     let crew =
-        Crew { history: Arc::new(StrongHistory::default()), watch: Arc::new(Watch::default()) };
+        Crew { history: Arc::new(StrongHistory::default()), watch: cluster.steps.watch.clone() };
     let work = Work { history: &history, workload, crew: &crew, strong };
     let watching = safety_phase(&cluster, work, plan, &dice).await;
     let hints_left = heal(&cluster).await;
@@ -267,6 +266,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let mut evidence = judge.look(&workload::keys(&workload)).await;
     cluster.end();
     evidence.strong = strong;
+    evidence.steps = cluster.steps.violations();
     evidence.hints_left = hints_left;
     evidence.operations = history.operations();
     evidence.messages_repeated = repeats;

@@ -10,6 +10,7 @@ use crate::node::groups::driver::{Driver, Seams, TICK};
 use crate::node::groups::gateway::Gateway;
 use crate::node::groups::host::Host;
 use crate::node::groups::machine::GroupMachine;
+use crate::node::groups::observer::Observing;
 use crate::node::groups::open;
 use crate::node::groups::system::SystemClient;
 use crate::node::launch::StartError;
@@ -70,6 +71,9 @@ pub(crate) fn begin(
         .min(CARRIED_RECORD_BYTES_MAX)
         .min(local.wal.lock().record_bytes_max());
     let mut host = Host::new(options(), limits, record_bytes_max, env.random(), now);
+    if let Some(observer) = env.group_observer() {
+        host.observe(Observing { observer, node: own, logs: Arc::clone(&local.group_logs) });
+    }
     let (opened, removed) = open::open(&local.group_logs.lock(), &local.store)
         .map_err(|error| StartError::new("cannot open the Raft groups", &error))?;
     host.write(removed);

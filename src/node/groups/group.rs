@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::config::GroupOptions;
 use crate::node::groups::batch::{Batch, Outcome};
 use crate::node::groups::machine::{GroupMachine, MachineError, Told as MachineTold};
+use crate::node::groups::observer::Observed;
 use crate::node::groups::open::start_of;
 use crate::node::groups::overlay::{GroupRowError, GroupRows, Overlay};
 use crate::node::groups::waiting::{Answer, Asker, ReadWaiting, Waiting};
@@ -40,6 +41,8 @@ pub(crate) struct Effects {
     pub(crate) changed: Vec<(GroupId, Vec<Row>)>,
     /// Groups that were led by another replica, or by none, before.
     pub(crate) leaders_changed: Vec<GroupId>,
+    /// What a group has applied, kept only for an observer.
+    pub(crate) observed: Option<Vec<Observed>>,
 }
 
 impl Effects {
@@ -353,6 +356,9 @@ impl Group {
             let rows = GroupRows { store, overlay: &self.overlay, partition };
             match self.machine.apply(entry, &rows) {
                 Ok(MachineTold { reply, rows }) => {
+                    if let Some(observed) = &mut effects.observed {
+                        observed.push(Observed { entry: entry.clone(), reply: reply.clone() });
+                    }
                     self.overlay.add(&rows);
                     pass_bytes += rows.iter().map(Row::cost_bytes).sum::<usize>();
                     pass.add(rows);

@@ -12,6 +12,7 @@ use crate::node::groups::batch::Batch;
 use crate::node::groups::driver::ticks;
 use crate::node::groups::group::{Beginning, Effects, Group};
 use crate::node::groups::incoming::ChunkWritten;
+use crate::node::groups::observer::{Observing, Sight};
 use crate::node::groups::timers::Timers;
 use crate::node::groups::waiting::{Answer, Asker, ReadWaiting};
 use crate::protocol::consistency::Consistency;
@@ -33,6 +34,7 @@ pub(crate) struct Host {
     in_flight: Option<Batch>,
     now: u64,
     seed: u64,
+    observing: Option<Observing>,
 }
 
 /// A question for a group, and how long its asker waits.
@@ -62,7 +64,13 @@ impl Host {
             in_flight: None,
             now,
             seed,
+            observing: None,
         }
+    }
+
+    /// Shows every pass to an observer from now on.
+    pub(crate) fn observe(&mut self, observing: Observing) {
+        self.observing = Some(observing);
     }
 
     /// Begins to host a replica of a group.
@@ -162,11 +170,16 @@ impl Host {
     /// Lets every group that something happened to do what it wants.
     pub(crate) fn pass(&mut self, store: &Store) -> Effects {
         let mut effects = Effects::new(self.record_bytes_max);
+        effects.observed = self.observing.as_ref().map(|_| Vec::new());
         for id in std::mem::take(&mut self.touched) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             group.raft.tick(self.now);
+            let sent_before = effects.messages.len();
             if let Err(error) = group.pass(store, &mut effects) {
                 tracing::error!(group = %id, %error, "a group cannot apply what is committed");
+            }
+            if let Some(observing) = &self.observing {
+                show(observing, group, &mut effects, sent_before);
             }
             self.timers.look_by(id, group.raft.deadline());
         }
@@ -242,6 +255,21 @@ impl Host {
     pub(crate) fn now(&self) -> u64 {
         self.now
     }
+}
+
+/// Shows an observer what a group has done in a pass.
+fn show(observing: &Observing, group: &Group, effects: &mut Effects, sent_before: usize) {
+    let entries = effects.observed.as_mut().map(std::mem::take).unwrap_or_default();
+    observing.observer.on_pass(&Sight {
+        node: observing.node,
+        group: group.id,
+        replica: group.replica,
+        core: &group.raft,
+        applied: group.machine.applied().position,
+        messages: &effects.messages[sent_before..],
+        entries: &entries,
+        logs: &observing.logs,
+    });
 }
 
 /// Serves a read as consistently as was asked, and never less.

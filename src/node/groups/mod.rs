@@ -18,6 +18,7 @@ pub(crate) mod inbox;
 mod incoming;
 mod keyspaces;
 pub(crate) mod machine;
+pub mod observer;
 pub(crate) mod open;
 mod outgoing;
 mod overlay;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::protocol::raft::entry::{Entry, HardState, LogPosition, LogStart};
 use crate::storage::group_log::{GroupLogError, StoredLog};
 use crate::storage::wal::GroupRecord;
-use crate::types::{GroupId, LogIndex, Lsn, ReplicaId};
+use crate::types::{GroupId, LogIndex, Lsn, ReplicaId, Term};
 
 /// What is held of one group.
 #[derive(Debug)]
@@ -79,6 +79,25 @@ impl Held {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    pub(super) fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    /// The positions of the start and of the last entry.
+    pub(super) fn ends(&self) -> (LogPosition, LogPosition) {
+        let start = self.start.position;
+        (start, self.entries.back().map_or(start, Entry::position))
+    }
+
+    pub(super) fn term_at(&self, index: LogIndex) -> Option<Term> {
+        let start = self.start.position;
+        if index == start.index {
+            return Some(start.term);
+        }
+        let behind = index.0.checked_sub(start.index.next().0)?;
+        self.entries.get(usize::try_from(behind).ok()?).map(|entry| entry.term)
     }
 
     pub(super) fn stored(&self) -> StoredLog {

@@ -1,7 +1,9 @@
 //! What must hold in every run, one file each.
 //!
 //! First the safety phase, in which anything may fail; then all faults stop and the cluster must
-//! heal by itself. Each invariant judges the whole evidence and says in words what broke it.
+//! heal by itself. Each invariant judges the whole evidence and says in words what broke it. Those of
+//! groups (`steps`, `session_at_most_once`, `replicas_answer_alike`) are judged after every pass
+//! over a group, while the run goes on.
 
 use crate::history::Evidence;
 
@@ -16,13 +18,16 @@ pub(crate) mod quorum_read_sees_acknowledged_quorum_write;
 pub(crate) mod quorum_reads_never_go_back;
 pub(crate) mod receipts_are_honest;
 pub(crate) mod refused_write_leaves_no_trace;
+pub(crate) mod replicas_answer_alike;
 pub(crate) mod replicas_have_one_home;
 pub(crate) mod replicas_never_go_back;
 pub(crate) mod replicas_of_a_group_agree;
 pub(crate) mod replicas_that_were_read_converge;
+pub(crate) mod session_at_most_once;
 pub(crate) mod sessions_execute_once;
 pub(crate) mod stale_reads_are_fresh_enough;
 pub(crate) mod stamps_of_a_node_increase;
+pub(crate) mod steps;
 pub(crate) mod strong_operations_are_linearizable;
 pub(crate) mod transactions_are_whole;
 
@@ -70,5 +75,5 @@ pub(crate) fn check_all(evidence: &Evidence) -> Vec<Violation> {
     let broken = ALL.iter().flat_map(|(invariant, check)| {
         check(evidence).into_iter().map(|detail| Violation { invariant, detail })
     });
-    broken.collect()
+    evidence.steps.iter().cloned().chain(broken).collect()
 }

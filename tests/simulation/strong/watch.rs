@@ -1,11 +1,12 @@
-//! Looks at every node's groups all the time, and keeps what changed.
+//! What is seen of the replicas of all groups: everything that changes about one, pass by pass. Nodes
+//! are also asked now and then what they say of their groups themselves; that answer is of some
+//! moment before it arrives, and judged only once everything is quiet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coterie::node::groups::report::GroupStatus;
-use coterie::protocol::raft::Role;
 use coterie::types::{GroupId, LogIndex, Moment, NodeId, ReplicaId, Term};
 use parking_lot::Mutex;
 
@@ -39,23 +40,24 @@ struct Seen {
 }
 
 impl Watch {
-    /// Looks for ever, at this interval.
+    /// Asks every node for its groups for ever, at this interval, as an operator does.
     pub(crate) async fn run(self: Arc<Self>, cluster: Arc<Cluster>, interval: Duration) {
         loop {
-            self.look(&cluster).await;
+            self.ask(&cluster).await;
             cluster.agenda.sleep(interval).await;
         }
     }
 
-    async fn look(&self, cluster: &Cluster) {
+    async fn ask(&self, cluster: &Cluster) {
         for machine in 0..cluster.shape.machines {
             let Some(session) = cluster.session(machine) else { continue };
-            let (node, life) = (session.node.facts().node_id, cluster.machine(machine).life());
-            let seen = groups(session).await;
-            let at = cluster.agenda.now();
-            let mut state = self.state.lock();
-            seen.iter().for_each(|status| state.note(sighting(status, at, node, life)));
+            groups(session).await;
         }
+    }
+
+    /// Takes note of a replica.
+    pub(crate) fn note(&self, sighting: Sighting) {
+        self.state.lock().note(sighting);
     }
 
     pub(crate) fn sightings(&self) -> Vec<Sighting> {
@@ -71,20 +73,6 @@ impl Seen {
             self.last.insert(place, sighting);
             self.sightings.push(sighting);
         }
-    }
-}
-
-fn sighting(status: &GroupStatus, at: Moment, node: NodeId, life: u64) -> Sighting {
-    Sighting {
-        at,
-        node,
-        life,
-        group: status.group,
-        replica: status.replica,
-        leads: status.role == Role::Leader,
-        term: status.term,
-        commit: status.commit,
-        applied: status.applied,
     }
 }
 

@@ -19,8 +19,8 @@ impl Invariant for StateMachineSafety {
         let last = self.applied.entry(view.life()).or_default();
         for event in view.events {
             let entry = match event {
-                Event::Started | Event::Installed => {
-                    *last = view.machine.applied;
+                Event::Started(applied) | Event::Installed(applied) => {
+                    *last = *applied;
                     continue;
                 }
                 Event::Applied(entry) => entry,
@@ -30,7 +30,7 @@ impl Invariant for StateMachineSafety {
                 format!("{id} applies {} after {last}", entry.index)
             })?;
             *last = entry.index;
-            let chosen = view.world.ledger.at(entry.index).map(|chosen| &chosen.entry);
+            let chosen = view.ledger.at(entry.index).map(|chosen| &chosen.entry);
             ensure(chosen == Some(entry), || format!("{id} applies {entry:?}, not {chosen:?}"))?;
         }
         Ok(())

@@ -17,7 +17,7 @@ pub(super) struct TermsAndCommitsAreMonotone {
 
 impl Invariant for TermsAndCommitsAreMonotone {
     fn check(&mut self, view: View<'_>) -> Result<(), String> {
-        let (id, durable) = (view.id(), view.disk().hard_state);
+        let (id, durable) = (view.id(), view.replicas.hard_state(view.id()));
         let before = self.disks.insert(id, durable).unwrap_or_default();
         ensure(durable.term >= before.term, || {
             format!("{id}'s disk: {durable:?} after {before:?}")

@@ -10,14 +10,13 @@ pub(super) struct AppliedIsCommitted;
 impl Invariant for AppliedIsCommitted {
     fn check(&mut self, view: View<'_>) -> Result<(), String> {
         let (id, core) = (view.id(), view.core);
-        let (applied, commit, last) =
-            (view.machine.applied, core.commit(), core.log().last_index());
+        let (applied, commit, last) = (view.applied, core.commit(), core.log().last_index());
         ensure(applied <= commit && commit <= last, || {
             format!("{id}: applied {applied}, committed {commit}, last {last}")
         })?;
         for event in view.events {
             let Event::Applied(entry) = event else { continue };
-            ensure(view.disk().holds(entry.position()), || {
+            ensure(view.replicas.holds(id, entry.position()), || {
                 format!("{id} applies {:?}, which is not durable there", entry.position())
             })?;
         }

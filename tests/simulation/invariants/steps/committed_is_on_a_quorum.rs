@@ -6,8 +6,7 @@ use std::collections::BTreeSet;
 use coterie::protocol::raft::entry::LogPosition;
 use coterie::types::ReplicaId;
 
-use super::{Invariant, View, ensure};
-use crate::cluster::World;
+use super::{Invariant, Replicas, View, ensure};
 
 /// Looks at entries when somebody regards them as committed for the first time.
 #[derive(Default)]
@@ -16,11 +15,11 @@ pub(super) struct CommittedIsOnAQuorum;
 impl Invariant for CommittedIsOnAQuorum {
     fn check(&mut self, view: View<'_>) -> Result<(), String> {
         let membership = view.core.log().membership();
-        for chosen in view.world.ledger.added() {
+        for chosen in view.ledger.added() {
             let at = chosen.position();
-            let agreed = is_on_majority(view.world, &membership.voters, at)
+            let agreed = is_on_majority(view.replicas, &membership.voters, at)
                 && (membership.outgoing.is_empty()
-                    || is_on_majority(view.world, &membership.outgoing, at));
+                    || is_on_majority(view.replicas, &membership.outgoing, at));
             ensure(agreed, || {
                 format!("{} committed {at:?}, on no quorum of {membership:?}", view.id())
             })?;
@@ -29,7 +28,7 @@ impl Invariant for CommittedIsOnAQuorum {
     }
 }
 
-fn is_on_majority(world: &World, voters: &BTreeSet<ReplicaId>, at: LogPosition) -> bool {
-    let holders = voters.iter().filter(|voter| world.machines[voter].disk.holds(at)).count();
+fn is_on_majority(replicas: &dyn Replicas, voters: &BTreeSet<ReplicaId>, at: LogPosition) -> bool {
+    let holders = voters.iter().filter(|voter| replicas.holds(**voter, at)).count();
     2 * holders > voters.len()
 }

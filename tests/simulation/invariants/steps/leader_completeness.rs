@@ -19,7 +19,7 @@ impl Invariant for LeaderCompleteness {
         if !view.core.is_leader() || !self.seen.insert((id, life, term)) {
             return Ok(());
         }
-        for chosen in view.world.ledger.all().iter().filter(|chosen| chosen.in_term < term) {
+        for chosen in view.ledger.all().iter().filter(|chosen| chosen.in_term < term) {
             let at = chosen.position();
             ensure(at.index <= log.start().index || log.matches(at), || {
                 format!("{id} leads term {term} without {at:?}, committed in {}", chosen.in_term)

@@ -14,7 +14,7 @@ impl Invariant for AtMostOneChangeIsUncommitted {
         if !view.core.is_leader() {
             return Ok(());
         }
-        let behind = view.core.log().entries_from(view.world.ledger.last().next());
+        let behind = view.core.log().entries_from(view.ledger.last().next());
         let changes = behind.iter().filter(|entry| matches!(entry.payload, Payload::Membership(_)));
         let indices: Vec<u64> = changes.map(|entry| entry.index.0).collect();
         ensure(indices.len() <= 1, || {

@@ -32,22 +32,20 @@ impl Invariant for DurableBeforeAcknowledged {
 }
 
 fn voted(view: View<'_>, message: &Message, candidate: ReplicaId) -> Result<(), String> {
-    let durable = view.disk().votes.get(&message.term);
-    ensure(durable == Some(&candidate), || {
+    let durable = view.replicas.vote(view.id(), message.term);
+    ensure(durable == Some(candidate), || {
         format!("{message:?} leaves while the durable vote is for {durable:?}")
     })
 }
 
 /// The sender's disk holds what its leader has up to `index`, as far as that leader can be asked.
 fn holds(view: View<'_>, message: &Message, index: LogIndex) -> Result<(), String> {
-    let disk = view.disk();
-    ensure(index <= disk.last().index, || {
-        format!("{message:?} leaves while the disk ends at {:?}", disk.last())
-    })?;
-    let leader = view.world.machines.get(&message.to).and_then(|machine| machine.core.as_ref());
-    let leading = leader.filter(|core| core.is_leader() && core.term() == message.term);
-    let asked = leading.and_then(|core| core.log().term_at(index));
-    let held = disk.term_at(index).filter(|_| disk.hard_state.term <= message.term);
+    let (id, replicas) = (view.id(), view.replicas);
+    let last = replicas.last(id);
+    ensure(index <= last.index, || format!("{message:?} leaves while the disk ends at {last:?}"))?;
+    let asked = replicas.led_term_at(message.to, message.term, index);
+    let current = replicas.hard_state(id).term <= message.term;
+    let held = replicas.term_at(id, index).filter(|_| current);
     ensure(asked.is_none() || held.is_none() || asked == held, || {
         format!("{message:?} leaves while the disk holds term {held:?} there, not {asked:?}")
     })

@@ -12,9 +12,11 @@ pub(crate) struct Chosen {
     pub(crate) in_term: Term,
 }
 
-/// Everything that was ever committed, from index 1 on.
+/// Everything that was ever committed, from where the group began.
 #[derive(Default)]
 pub(crate) struct Ledger {
+    /// The index before the first entry: that of the entry that a group was founded with, or 0.
+    founded_at: u64,
     chosen: Vec<Chosen>,
     /// How many were known before the present action.
     known_before: usize,
@@ -24,6 +26,9 @@ impl Ledger {
     /// Takes note of what a core regards as committed, and is the first to.
     pub(crate) fn note(&mut self, core: &Raft) {
         self.known_before = self.chosen.len();
+        if self.chosen.is_empty() {
+            self.founded_at = core.log().start().index.0;
+        }
         while self.last() < core.commit() {
             let Some(entry) = core.log().entry(self.last().next()) else { return };
             self.chosen.push(Chosen { entry: entry.clone(), in_term: core.term() });
@@ -32,12 +37,12 @@ impl Ledger {
 
     /// The last index that was ever committed anywhere.
     pub(crate) fn last(&self) -> LogIndex {
-        LogIndex(self.chosen.len() as u64)
+        LogIndex(self.founded_at + self.chosen.len() as u64)
     }
 
     /// What was chosen for an index.
     pub(crate) fn at(&self, index: LogIndex) -> Option<&Chosen> {
-        let at = usize::try_from(index.0.checked_sub(1)?).ok()?;
+        let at = usize::try_from(index.0.checked_sub(self.founded_at + 1)?).ok()?;
         self.chosen.get(at)
     }
 
