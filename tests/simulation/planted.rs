@@ -64,6 +64,7 @@ impl Planted {
             }
             Planted::BlockedHints => &[invariants::hints_drain_after_healing::NAME],
             Planted::StrippedSessions => &[
+                invariants::session_at_most_once::NAME,
                 invariants::sessions_execute_once::NAME,
                 invariants::strong_operations_are_linearizable::NAME,
             ],
@@ -125,16 +126,43 @@ const SAFETY: &[&str] = &[
     invariants::replicas_of_a_group_agree::NAME,
     invariants::sessions_execute_once::NAME,
     invariants::strong_operations_are_linearizable::NAME,
+    invariants::session_at_most_once::NAME,
+    invariants::replicas_answer_alike::NAME,
+    "acknowledged_is_kept",
+    "applied_is_committed",
+    "at_most_one_change_is_uncommitted",
+    "commits_only_its_own_term",
+    "committed_is_on_a_quorum",
+    "durable_before_acknowledged",
+    "election_safety",
+    "leader_append_only",
+    "leader_completeness",
+    "log_matching",
+    "state_machine_safety",
+    "terms_and_commits_are_monotone",
 ];
 
-/// Bugs of the Raft core that whole nodes show, each with the invariants of which at least one
+/// Bugs of the Raft core, and of what is built on it, that whole nodes show, each with the invariants of which at least one
 /// must fail.
-pub(crate) const IN_RAFT: [(RaftPlanted, &[&str]); 5] = [
-    (RaftPlanted::CommitBeforeMajority, SAFETY),
-    (RaftPlanted::AckBeforeSync, SAFETY),
+pub(crate) const IN_RAFT: [(RaftPlanted, &[&str]); 11] = [
+    (RaftPlanted::CommitBeforeMajority, &["committed_is_on_a_quorum"]),
+    (RaftPlanted::AckBeforeSync, &["durable_before_acknowledged"]),
+    (RaftPlanted::VoteBeforeSync, &["durable_before_acknowledged"]),
     (RaftPlanted::TwoVotesPerTerm, SAFETY),
     (RaftPlanted::CommitBeyondMatched, SAFETY),
     (RaftPlanted::IgnoreHigherTerm, SAFETY),
+    (RaftPlanted::ObeyEarlierTerm, SAFETY),
+    (RaftPlanted::TruncateOnOverlap, SAFETY),
+    (RaftPlanted::ForgetVoteOnRestart, &["terms_and_commits_are_monotone"]),
+    (
+        RaftPlanted::DedupeOnlyBeforePropose,
+        &[
+            invariants::session_at_most_once::NAME,
+            invariants::sessions_execute_once::NAME,
+            invariants::strong_operations_are_linearizable::NAME,
+        ],
+    ),
+    (RaftPlanted::ReusedReplicaId, &[invariants::replicas_have_one_home::NAME]),
 ];
 
 fn acknowledge(write: &Write) -> Message {

@@ -45,6 +45,12 @@ pub enum Planted {
     LearnerCounts,
     /// A replica forgets its vote when it restarts. The driver's to plant.
     ForgetVoteOnRestart,
+    /// Sessions are looked at before a command is proposed and not when it is applied: what is
+    /// proposed twice is executed twice. The state machine's to plant.
+    DedupeOnlyBeforePropose,
+    /// A new replica of a group gets the number of one that went, and a replica that has lost its
+    /// memory keeps its own. The placement's to plant.
+    ReusedReplicaId,
 }
 
 #[cfg(any(test, feature = "planted"))]
@@ -53,7 +59,7 @@ thread_local! {
 }
 
 impl Planted {
-    /// Every bug, those that the driver plants included.
+    /// Every bug of the core, those that its driver plants included.
     pub const ALL: [Planted; 18] = [
         Planted::CommitBeforeMajority,
         Planted::VoteByIndexOnly,
@@ -74,6 +80,10 @@ impl Planted {
         Planted::LearnerCounts,
         Planted::ForgetVoteOnRestart,
     ];
+
+    /// Bugs that bare cores cannot show.
+    pub const BEYOND_THE_CORE: [Planted; 2] =
+        [Planted::DedupeOnlyBeforePropose, Planted::ReusedReplicaId];
 
     /// Plants this bug, or none, in all replicas of the calling thread.
     #[cfg(any(test, feature = "planted"))]

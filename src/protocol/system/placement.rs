@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::raft::planted::{Planted, planted};
 use crate::types::{LogIndex, NodeId, ReplicaId};
 
 /// Hands out replica ids, each once.
@@ -80,14 +81,21 @@ impl Placement {
         if had == *nodes {
             return;
         }
+        let gone = self.replicas.iter().filter(|(_, node)| !nodes.contains(node));
+        let mut gone: Vec<ReplicaId> = gone.map(|(replica, _)| *replica).collect();
         self.replicas.retain(|_, node| nodes.contains(node));
-        self.replicas.extend(nodes.difference(&had).map(|node| (ids.fresh(), *node)));
+        for node in nodes.difference(&had) {
+            let reused = if planted(Planted::ReusedReplicaId) { gone.pop() } else { None };
+            self.replicas.insert(reused.unwrap_or_else(|| ids.fresh()), *node);
+        }
         self.generation = index.0;
     }
 
     /// Gives the node's replica another number, if it has one: the old one has lost its memory.
     pub(super) fn renew(&mut self, node: NodeId, index: LogIndex, ids: &mut ReplicaIds) {
-        if let Some(replica) = self.replica_on(node) {
+        if let Some(replica) = self.replica_on(node)
+            && !planted(Planted::ReusedReplicaId)
+        {
             self.replicas.remove(&replica);
             self.replicas.insert(ids.fresh(), node);
             self.generation = index.0;
