@@ -90,6 +90,9 @@ pub struct GroupOptions {
     /// Bytes after which what a group writes goes on in another record: one record must fit into a
     /// segment of the log, whatever a replica has to catch up on.
     pub record_bytes_max: usize,
+    /// Whether leaders serve lease reads without asking the others. It must be the same on all
+    /// nodes: one that does not know of leases votes too soon after a restart.
+    pub lease_reads: bool,
 }
 
 impl Default for GroupOptions {
@@ -99,6 +102,7 @@ impl Default for GroupOptions {
             log_entries_kept: 64,
             snapshot_chunk_bytes: 256 << 10,
             record_bytes_max: 1 << 20,
+            lease_reads: false,
         }
     }
 }

@@ -99,7 +99,8 @@ pub(crate) struct GetArgs {
 pub(crate) enum Consistency {
     /// It sees every write that was acknowledged before it began.
     Linearizable,
-    /// The same while clocks run at much the same rate; the leader relies on its lease.
+    /// The same while clocks run at much the same rate; the leader relies on its lease, if
+    /// the nodes are set to `--lease-reads`.
     Lease,
     /// It sees all that was committed --max-staleness ago; any replica may answer.
     Stale,

@@ -194,7 +194,7 @@ static NODE: [Setting; 9] = [
     },
 ];
 
-static CLUSTER: [Setting; 11] = [
+static CLUSTER: [Setting; 12] = [
     Setting {
         section: "ring",
         name: "zone",
@@ -261,6 +261,14 @@ static CLUSTER: [Setting; 11] = [
         help: "Let fallback replicas count towards write quorums",
         set: |draft, text| put(&mut draft.config.sloppy, switch(text)),
         show: |draft| draft.config.sloppy.to_string(),
+    },
+    Setting {
+        section: "replication",
+        name: "lease-reads",
+        placeholder: SWITCH,
+        help: "Serve reads with consistency lease without asking other replicas; same on all nodes",
+        set: |draft, text| put(&mut draft.config.groups.lease_reads, switch(text)),
+        show: |draft| draft.config.groups.lease_reads.to_string(),
     },
     Setting {
         section: "hints",

@@ -29,6 +29,7 @@ const SHAPE: Shape = Shape {
         log_entries_kept: 64,
         snapshot_chunk_bytes: 256 << 10,
         record_bytes_max: 1 << 20,
+        lease_reads: false,
     },
     wal_segment_bytes: 64 << 10,
 };

@@ -192,6 +192,7 @@ fn strong_scenario(dice: &Dice) -> Scenario {
         log_entries_kept: dice.between(0, log_entries_max / 2),
         snapshot_chunk_bytes: dice.pick(&[64, 500, 256 << 10]),
         record_bytes_max: dice.pick(&[100, 4000]),
+        lease_reads: dice.fork("lease reads").chance(500),
     };
     let partitions = dice.pick(&[16, 16, 16, 32, 64]);
     // The system group's state is one row and must fit.

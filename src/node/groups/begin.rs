@@ -70,7 +70,8 @@ pub(crate) fn begin(
         .record_bytes_max
         .min(CARRIED_RECORD_BYTES_MAX)
         .min(local.wal.lock().record_bytes_max());
-    let mut host = Host::new(options(), limits, record_bytes_max, env.random(), now);
+    let mut host =
+        Host::new(options(limits.lease_reads), limits, record_bytes_max, env.random(), now);
     if let Some(observer) = env.group_observer() {
         host.observe(Observing { observer, node: own, logs: Arc::clone(&local.group_logs) });
     }
@@ -112,14 +113,14 @@ pub(crate) fn begin(
     Ok((driver, GroupHandles { gateway, client, system }))
 }
 
-fn options() -> Options {
+fn options(lease_reads: bool) -> Options {
     Options {
         election_ticks: ELECTION_TICKS,
         heartbeat_ticks: HEARTBEAT_TICKS,
         append_bytes_max: APPEND_BYTES_MAX,
         appends_in_flight_max: APPENDS_IN_FLIGHT_MAX,
         uncommitted_bytes_max: UNCOMMITTED_BYTES_MAX,
-        lease_reads: false,
+        lease_reads,
     }
 }
 
