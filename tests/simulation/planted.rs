@@ -142,8 +142,8 @@ const SAFETY: &[&str] = &[
     "terms_and_commits_are_monotone",
 ];
 
-/// Bugs of the Raft core, and of what is built on it, that whole nodes show, each with the invariants of which at least one
-/// must fail.
+/// Bugs of the Raft core, and of what is built on it, that whole nodes show, each with the
+/// invariants of which at least one must fail.
 pub(crate) const IN_RAFT: [(RaftPlanted, &[&str]); 11] = [
     (RaftPlanted::CommitBeforeMajority, &["committed_is_on_a_quorum"]),
     (RaftPlanted::AckBeforeSync, &["durable_before_acknowledged"]),

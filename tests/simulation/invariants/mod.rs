@@ -1,9 +1,9 @@
 //! What must hold in every run, one file each.
 //!
 //! First the safety phase, in which anything may fail; then all faults stop and the cluster must
-//! heal by itself. Each invariant judges the whole evidence and says in words what broke it. Those of
-//! groups (`steps`, `session_at_most_once`, `replicas_answer_alike`) are judged after every pass
-//! over a group, while the run goes on.
+//! heal by itself. Each invariant judges the whole evidence and says in words what broke it.
+//! Those of groups (`steps`, `session_at_most_once`, `replicas_answer_alike`) are judged after
+//! every pass over a group, while the run goes on.
 
 use crate::history::Evidence;
 

@@ -146,7 +146,8 @@ pub(crate) async fn look(
         }
     }
     cluster.agenda.sleep(QUIET).await;
-    evidence.unsettled.extend(lacking(cluster).await);
+    // A leader may just have been handed back to its place: its followers hear within a heartbeat.
+    evidence.unsettled.extend(wait_for_groups(cluster, QUIET).await);
     evidence.copies = copies(cluster, &mut evidence.unsettled).await;
     evidence.commands = history.commands();
 }

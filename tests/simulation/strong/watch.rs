@@ -1,6 +1,7 @@
-//! What is seen of the replicas of all groups: everything that changes about one, pass by pass. Nodes
-//! are also asked now and then what they say of their groups themselves; that answer is of some
-//! moment before it arrives, and judged only once everything is quiet.
+//! What is seen of the replicas of all groups: everything that changes about one, pass by pass.
+//!
+//! Nodes are also asked now and then what they say of their groups themselves. That answer is of
+//! some moment before it arrives, and judged only once everything is quiet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
