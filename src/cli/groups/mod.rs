@@ -124,17 +124,18 @@ async fn has_moved(status: &Status, cluster: &Cluster, group: u32, leader: &Aske
 /// What stood in the way when the time was up.
 pub(crate) async fn await_leaders(cluster: &Cluster) -> Result<(), String> {
     let timeout = cluster.timeout().unwrap_or(LEADERS_TIMEOUT);
-    let begun = tokio::time::Instant::now();
+    let mut waited = Duration::ZERO;
     loop {
         let reason = match leaderless(cluster).await {
             Ok((0, _)) => return Ok(()),
             Ok((missing, all)) => format!("{missing} of {all} partitions have no leader yet"),
             Err(failure) => failure.to_string(),
         };
-        if begun.elapsed() >= timeout {
+        if waited >= timeout {
             return Err(reason);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
+        waited += LOOK_INTERVAL;
     }
 }
 
