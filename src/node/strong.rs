@@ -14,7 +14,7 @@ use crate::node::request::{
 };
 use crate::protocol::consistency::Consistency;
 use crate::protocol::group::command::{Action, Command, Operation, Step};
-use crate::protocol::group::reply::{Reply, WriteRefusal};
+use crate::protocol::group::reply::{Reply, StepResult, WriteRefusal};
 use crate::protocol::group::stored::Stored;
 use crate::protocol::message::{Ask, Told};
 use crate::protocol::ring::Ring;
@@ -162,20 +162,11 @@ impl Strong<'_> {
             operation,
         };
         let ask = Ask::Propose(command.encode());
+        let began = self.client.env.now();
         let answered = self.ask(group, ask, options, options.session.is_some()).await?;
-        // An answer in a form that this node does not know tells nothing of the effect.
-        let Told::Proposed(reply) = answered.told else { return Err(foreign(group)) };
-        match Reply::decode(&reply).map_err(|_| foreign(group))? {
-            Reply::Written { revision, results } => {
-                let receipt = self.receipt(group, Some(revision), Consistency::Linearizable);
-                Ok(Transacted { results, receipt })
-            }
-            // The session may have ended between two attempts, of which the first may have counted.
-            Reply::Refused(WriteRefusal::Session(_)) if answered.may_have_begun_before => {
-                Err(foreign(group))
-            }
-            Reply::Refused(refusal) => Err(refused(refusal)),
-        }
+        let (revision, results) = written(group, &answered, self.waited_ms(began))?;
+        let receipt = self.receipt(group, Some(revision), Consistency::Linearizable);
+        Ok(Transacted { results, receipt })
     }
 
     /// One step, under the request's condition if it has one.
@@ -230,11 +221,14 @@ impl Strong<'_> {
         answered.map_err(|error| match error {
             AskError::NotBegun(refusal) => not_begun(group, refusal),
             AskError::Unknown => {
-                let waited = self.client.env.now().since(began).as_millis();
-                let waited_ms = u64::try_from(waited).unwrap_or(u64::MAX);
-                RequestError::OutcomeUnknown { group, waited_ms }
+                RequestError::OutcomeUnknown { group, waited_ms: self.waited_ms(began) }
             }
         })
+    }
+
+    fn waited_ms(&self, began: Moment) -> u64 {
+        let waited = self.client.env.now().since(began).as_millis();
+        u64::try_from(waited).unwrap_or(u64::MAX)
     }
 
     /// The group of all these keys.
@@ -314,6 +308,25 @@ impl Strong<'_> {
     }
 }
 
+/// What a write came to by the group's answer.
+fn written(
+    group: GroupId,
+    answered: &Answered,
+    waited_ms: u64,
+) -> Result<(Revision, Vec<StepResult>), RequestError> {
+    let unknown = || RequestError::OutcomeUnknown { group, waited_ms };
+    // An answer in a form that this node does not know tells nothing of the effect.
+    let Told::Proposed(reply) = &answered.told else { return Err(unknown()) };
+    match Reply::decode(reply).map_err(|_| unknown())? {
+        Reply::Written { revision, results } => Ok((revision, results)),
+        // The session may have ended between two attempts, of which the first may have counted.
+        Reply::Refused(WriteRefusal::Session(_)) if answered.may_have_begun_before => {
+            Err(unknown())
+        }
+        Reply::Refused(refusal) => Err(refused(refusal)),
+    }
+}
+
 fn refused(refusal: WriteRefusal) -> RequestError {
     match refusal {
         WriteRefusal::ConditionFailed { step, current } => {
@@ -338,9 +351,29 @@ fn foreign(group: GroupId) -> RequestError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::group::sessions::SessionError;
+    use crate::protocol::quorum::Outcome;
 
     fn step(key: &str, action: Action) -> (Key, Action) {
         (Key::from(key), action)
+    }
+
+    /// A client that is told that its session is unknown begins another and sends the command anew.
+    #[test]
+    fn a_refused_session_says_nothing_of_an_attempt_before() {
+        let told = |reply: &Reply| Told::Proposed(reply.encode().into());
+        let outcome = |told: Told, may_have_begun_before: bool| {
+            let answered = Answered { told, may_have_begun_before };
+            written(GroupId(1), &answered, 5).map_err(|error| error.outcome())
+        };
+        let session = SessionError::Unknown { sequence: 3 };
+        let refused = Reply::Refused(WriteRefusal::Session(session));
+        assert_eq!(outcome(told(&refused), false), Err(Outcome::Failed));
+        assert_eq!(outcome(told(&refused), true), Err(Outcome::Unknown));
+        let done = Reply::Written { revision: Revision(7), results: Vec::new() };
+        assert_eq!(outcome(told(&done), true), Ok((Revision(7), Vec::new())));
+        let garbled = Told::Proposed(Bytes::from_static(b"?"));
+        assert_eq!(outcome(garbled, false), Err(Outcome::Unknown));
     }
 
     #[test]
