@@ -234,15 +234,14 @@ impl Group {
         self.sealed
     }
 
-    /// Whether a snapshot that begins with this chunk may be taken in: one from the leader, who
-    /// knows what is lacking here. While nobody is known to lead, only a replica takes it that the
-    /// log cannot bring up to date any more, or whose table is of no single moment: a chunk that
-    /// comes late would undo what is there.
+    /// Whether a snapshot that begins with this chunk may be taken in: from nobody but the leader,
+    /// and only by a replica that the log cannot bring up to date, or whose table is of no single
+    /// moment. A chunk that comes late, or twice, would undo what is there; a leader that is
+    /// refused asks whether the log will do.
     pub(crate) fn wants_snapshot(&self, chunk: &SnapshotChunk) -> bool {
-        match self.raft.leader() {
-            Some(leader) => leader == chunk.from && !self.raft.is_leader(),
-            None => self.installing || self.raft.commit() < chunk.log_start,
-        }
+        let from_leader = self.raft.leader().is_none_or(|leader| leader == chunk.from);
+        let behind = self.installing || self.raft.commit() < chunk.log_start;
+        from_leader && behind && !self.raft.is_leader()
     }
 
     /// Whether the log may begin where a snapshot ends: it can't where it is gone already.

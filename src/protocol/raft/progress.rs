@@ -188,14 +188,13 @@ impl Progress {
         self.state = State::Snapshot { through };
     }
 
-    /// The snapshot is in place there through that index, or has failed. What it covers counts as
-    /// matched once an append behind it is confirmed. After a failure nothing is sent until the
-    /// replica answers a heartbeat.
+    /// The snapshot is in place there through that index, or has failed, or was refused. What it
+    /// covers counts as matched once an append behind it is confirmed. After a failure nothing is
+    /// sent until the replica answers a heartbeat; then it is asked whether it has by now what the
+    /// snapshot was to bring, and needs another only if it has not.
     pub fn end_snapshot(&mut self, through: Option<LogIndex>) {
-        if !matches!(self.state, State::Snapshot { .. }) {
-            return;
-        }
-        self.probe(through.unwrap_or(self.matched).next());
+        let State::Snapshot { through: wanted } = self.state else { return };
+        self.probe(through.unwrap_or(wanted).next());
         self.state = State::Probe { sent: through.is_none() };
     }
 

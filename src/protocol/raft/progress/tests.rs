@@ -224,7 +224,7 @@ fn nothing_is_appended_while_a_snapshot_is_under_way() {
 
 #[test]
 fn appends_go_on_behind_a_snapshot() {
-    for (through, next, state) in [(Some(20), 21, UNSENT), (Some(3), 6, UNSENT), (None, 6, SENT)] {
+    for (through, next, state) in [(Some(20), 21, UNSENT), (Some(3), 6, UNSENT), (None, 21, SENT)] {
         let mut progress = replicating(5);
         progress.begin_snapshot(at(20));
         progress.end_snapshot(through.map(at));

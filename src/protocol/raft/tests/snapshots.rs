@@ -68,18 +68,35 @@ fn appends_go_on_behind_a_snapshot_in_place() {
     assert_eq!(state(&raft, 3), Sending::Replicate);
 }
 
-#[test]
-fn a_snapshot_that_failed_is_wanted_again_once_the_replica_is_heard() {
+/// A leader whose snapshot for 3 failed, and that has heard of 3 since: it asks 3 then whether
+/// the log will do.
+fn asked_after_a_failure() -> Raft {
     let mut raft = compacted();
     tell(&mut raft, 3, 2, rejected(3, at(1, 1)));
     raft.snapshot_done(id(3), None);
     assert_eq!(wants(&mut raft).0, []);
     raft.tick(raft.deadline());
     raft.ready();
-    let round = 2;
-    let body = Body::HeartbeatReply { round, last: LogIndex(1) };
-    raft.step(Message { from: id(3), to: id(1), term: Term(2), body });
+    let body = Body::HeartbeatReply { round: 2, last: LogIndex(1) };
+    let asked = tell(&mut raft, 3, 2, body);
+    assert!(matches!(&asked[0].body, Body::Append(append) if append.previous == at(3, 1)));
+    raft
+}
+
+#[test]
+fn a_snapshot_that_failed_is_wanted_again_once_the_replica_is_found_to_lack_it_still() {
+    let mut raft = asked_after_a_failure();
+    raft.step(Message { from: id(3), to: id(1), term: Term(2), body: rejected(3, at(1, 1)) });
     assert_eq!(wants(&mut raft).0, [(id(3), LogIndex(3))]);
+}
+
+/// Its leader would else send it for ever what it refuses for ever.
+#[test]
+fn a_replica_that_refused_a_snapshot_as_it_needs_none_gets_the_log() {
+    let mut raft = asked_after_a_failure();
+    raft.step(Message { from: id(3), to: id(1), term: Term(2), body: matches(4) });
+    assert_eq!(wants(&mut raft).0, []);
+    assert_eq!(state(&raft, 3), Sending::Replicate);
 }
 
 #[test]
