@@ -237,6 +237,21 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every refusal that there is.
+    pub const ALL: [Refusal; 11] = [
+        Refusal::Overloaded,
+        Refusal::DiskFull,
+        Refusal::LogFailed,
+        Refusal::InDoubt,
+        Refusal::ClockOffset,
+        Refusal::Corrupt,
+        Refusal::Expired,
+        Refusal::HintNotAdmitted,
+        Refusal::Storage,
+        Refusal::NotServing,
+        Refusal::KeyspaceDropped,
+    ];
+
     /// True when the row may be there all the same, now or after a restart.
     pub fn leaves_doubt(self) -> bool {
         self == Refusal::InDoubt

@@ -13,20 +13,6 @@ use crate::types::{Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 mod groups;
 
-const REFUSALS: [Refusal; 11] = [
-    Refusal::Overloaded,
-    Refusal::DiskFull,
-    Refusal::LogFailed,
-    Refusal::InDoubt,
-    Refusal::ClockOffset,
-    Refusal::Corrupt,
-    Refusal::Expired,
-    Refusal::HintNotAdmitted,
-    Refusal::Storage,
-    Refusal::NotServing,
-    Refusal::KeyspaceDropped,
-];
-
 fn bytes() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
 }
@@ -43,7 +29,7 @@ fn record() -> impl Strategy<Value = Record> {
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
-    prop::sample::select(REFUSALS.to_vec())
+    prop::sample::select(Refusal::ALL.to_vec())
 }
 
 fn write() -> impl Strategy<Value = Message> {
@@ -179,7 +165,7 @@ proptest! {
 
 #[test]
 fn every_refusal_survives_the_way() {
-    for refusal in REFUSALS {
+    for refusal in Refusal::ALL {
         let reply = WriteReply { request: RequestId(7), outcome: Err(refusal) };
         assert_eq!(travel(vec![Message::WriteReply(reply.clone())]), [Message::WriteReply(reply)]);
     }

@@ -62,24 +62,9 @@ pub(super) fn node(word: Option<&str>) -> NodeId {
 
 pub(super) fn refusal(word: Option<&str>) -> Refusal {
     let name = word.expect("a refusal");
-    let known = ALL_REFUSALS.into_iter().find(|refusal| format!("{refusal:?}") == name);
+    let known = Refusal::ALL.into_iter().find(|refusal| format!("{refusal:?}") == name);
     known.expect("a known refusal")
 }
-
-/// Every refusal that a replica may give.
-pub(super) const ALL_REFUSALS: [Refusal; 11] = [
-    Refusal::Overloaded,
-    Refusal::DiskFull,
-    Refusal::LogFailed,
-    Refusal::InDoubt,
-    Refusal::ClockOffset,
-    Refusal::Corrupt,
-    Refusal::Expired,
-    Refusal::HintNotAdmitted,
-    Refusal::Storage,
-    Refusal::NotServing,
-    Refusal::KeyspaceDropped,
-];
 
 pub(super) fn nodes(nodes: &[NodeId]) -> String {
     let each: Vec<String> = nodes.iter().map(|node| node.0.to_string()).collect();

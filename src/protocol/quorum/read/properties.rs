@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::quorum::script::{ALL_REFUSALS, DEADLINE};
+use crate::protocol::quorum::script::DEADLINE;
 use crate::types::{Incarnation, Timestamp};
 
 /// One random event: which kind, and to which of the messages in flight.
@@ -229,7 +229,7 @@ impl World {
         }
         let (to, request) = self.requests.swap_remove(index % self.requests.len());
         self.nodes.get_mut(&to).expect("a known node").troubled = true;
-        let refusal = ALL_REFUSALS[index % ALL_REFUSALS.len()];
+        let refusal = Refusal::ALL[index % Refusal::ALL.len()];
         match (kind, request) {
             (11, Request::Read(_)) if refusal == Refusal::Corrupt => self.corrupt(to),
             (11, Request::Read(_)) => self.read.on_refusal(to, refusal, self.now),

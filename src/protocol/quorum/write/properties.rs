@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::quorum::script::{ALL_REFUSALS, DEADLINE};
+use crate::protocol::quorum::script::DEADLINE;
 
 /// One random event: which kind, and to which of the messages in flight.
 type Step = (u8, usize);
@@ -135,7 +135,7 @@ impl World {
                 (2..=kind).for_each(|_| self.write.on_ack(node, self.now));
             }
             5 | 6 => {
-                let refusal = ALL_REFUSALS[index % ALL_REFUSALS.len()];
+                let refusal = Refusal::ALL[index % Refusal::ALL.len()];
                 if hint_for.is_none() && is_never_hinted(refusal) {
                     self.overloaded.insert(node);
                 }

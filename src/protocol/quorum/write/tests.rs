@@ -209,7 +209,7 @@ fn an_unsent_primary_is_hinted_at_once_after_an_ack_but_not_before() {
 
 #[test]
 fn only_some_refusals_are_hinted() {
-    for refusal in script::ALL_REFUSALS {
+    for refusal in Refusal::ALL {
         let never = ["Overloaded", "Expired", "ClockOffset", "KeyspaceDropped"];
         let (hint, hinted) = if never.contains(&format!("{refusal:?}").as_str()) {
             ("-", "")
