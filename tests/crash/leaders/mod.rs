@@ -67,9 +67,12 @@ fn kill_a_leader(
 ) {
     let group = dice.between(0, u64::from(PARTITIONS) - 1);
     let group = u32::try_from(group).expect("few partitions");
-    let victim = steering.leader_of(group);
-    let affected = steering.led_by(victim);
-    assert!(!affected.is_empty(), "the victim leads nothing");
+    // A leader may be handed on between the two questions.
+    let (victim, affected) = wait_for("a node that leads", PATIENCE, || {
+        let victim = steering.leader_of(group);
+        let affected = steering.led_by(victim);
+        if affected.is_empty() { Err("it has handed on") } else { Ok((victim, affected)) }
+    });
     let id = cluster.nodes[victim].node_id();
     cluster.nodes[victim].kill();
     let moment = crew.now();
