@@ -77,8 +77,8 @@ impl Default for Config {
     }
 }
 
-/// When the logs of Raft groups are cut, and how snapshots travel. Nodes need not
-/// agree on it.
+/// How Raft groups work: when their logs are cut, how snapshots travel. Nodes need not agree on it,
+/// but on leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupOptions {
     /// A log longer than this many entries is compacted.
