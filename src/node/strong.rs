@@ -361,7 +361,7 @@ mod tests {
     /// A client that is told that its session is unknown begins another and sends the command anew.
     #[test]
     fn a_refused_session_says_nothing_of_an_attempt_before() {
-        let told = |reply: &Reply| Told::Proposed(reply.encode().into());
+        let told = |reply: &Reply| Told::Proposed(reply.encode());
         let outcome = |told: Told, may_have_begun_before: bool| {
             let answered = Answered { told, may_have_begun_before };
             written(GroupId(1), &answered, 5).map_err(|error| error.outcome())
