@@ -1,17 +1,12 @@
 //! `append` and `cas`: what only strong keyspaces do.
 
 use bytes::Bytes;
-use prost::Message;
-use tonic::Status;
 
 use crate::cli::connection::Cluster;
-use crate::cli::data::{KeyspaceArg, print_receipt, value_or_stdin};
-use crate::cli::failure::{Effect, Failure};
+use crate::cli::data::{KeyspaceArg, print_receipt, value_or_stdin, written};
+use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::proto::v1;
-use crate::proto::v1::compare_and_set_request::Data;
-use crate::proto::v1::condition::Expect;
-use crate::proto::v1::kv_client::KvClient;
+use crate::client::{ClientError, Condition};
 
 /// Characters of a value that a failure shows.
 const SHOWN_MAX: usize = 64;
@@ -60,11 +55,11 @@ struct ConditionArgs {
 }
 
 impl ConditionArgs {
-    fn condition(self) -> v1::Condition {
-        let ConditionArgs { expect_absent, expect_value, expect_version } = self;
-        let value = expect_value.map(|value| Expect::ValueBytes(Bytes::from(value)));
-        let absent = expect_absent.then_some(Expect::Absent(true));
-        v1::Condition { expect: value.or_else(|| expect_version.map(Expect::Version)).or(absent) }
+    /// Without a value or a version the group's third, absence, was given.
+    fn condition(self) -> Condition {
+        let value = self.expect_value.map(|value| Condition::Value(Bytes::from(value)));
+        let version = self.expect_version.map(Condition::Version);
+        value.or(version).unwrap_or(Condition::Absent)
     }
 }
 
@@ -78,19 +73,10 @@ pub(crate) async fn append(
     out: Output,
 ) -> Result<(), Failure> {
     let value = value_or_stdin(args.value.as_deref())?;
-    let message = v1::AppendRequest {
-        key: args.key.clone(),
-        data: Some(v1::append_request::Data::ValueBytes(value)),
-        keyspace: args.keyspace.name,
-        ..v1::AppendRequest::default()
-    };
-    let call = async |channel| {
-        let mut client = KvClient::new(channel).max_encoding_message_size(usize::MAX);
-        client.append(cluster.request(message.clone())).await
-    };
-    let answer = cluster.ask(Effect::Writes, call).await?.into_inner();
-    let done = format!("appended, {} bytes now", answer.value_bytes);
-    print_receipt(out, &done, &args.key, &answer.receipt.unwrap_or_default())
+    let appending = cluster.client()?.keyspace(args.keyspace.name).append(&args.key, value);
+    let appended = appending.await.map_err(written)?;
+    let done = format!("appended, {} bytes now", appended.value_bytes);
+    print_receipt(out, &done, &args.key, &appended.receipt)
 }
 
 /// Changes a key if it is as expected.
@@ -98,40 +84,26 @@ pub(crate) async fn append(
 /// # Errors
 /// What the cluster refused, or that no node could be asked; `Exit::Condition` when it is not.
 pub(crate) async fn cas(cluster: &Cluster, args: CasArgs, out: Output) -> Result<(), Failure> {
-    let data = match (args.delete, &args.new) {
-        (false, Some(new)) => Some(Data::ValueBytes(value_or_stdin(Some(new))?)),
-        _ => None,
+    let key = cluster.client()?.keyspace(args.keyspace.name).compare_and_set(&args.key);
+    let expecting = key.expect(args.condition.condition());
+    let (change, done) = match (args.delete, &args.new) {
+        (false, Some(new)) => (expecting.put(value_or_stdin(Some(new))?), "written"),
+        _ => (expecting.delete(), "deleted"),
     };
-    let done = if data.is_some() { "written" } else { "deleted" };
-    let message = v1::CompareAndSetRequest {
-        key: args.key.clone(),
-        expect: Some(args.condition.condition()),
-        data,
-        keyspace: args.keyspace.name,
-        session: None,
-    };
-    let call = async |channel| {
-        let mut client = KvClient::new(channel).max_encoding_message_size(usize::MAX);
-        let answer = client.compare_and_set(cluster.request(message.clone())).await;
-        answer.map_err(with_current)
-    };
-    let answer = cluster.ask(Effect::Writes, call).await?.into_inner();
-    print_receipt(out, done, &args.key, &answer.receipt.unwrap_or_default())
+    let receipt = change.await.map_err(|error| written(with_current(error)))?;
+    print_receipt(out, done, &args.key, &receipt)
 }
 
-/// Adds what the key held to a status that tells it only in its details.
-fn with_current(status: Status) -> Status {
-    let failed = v1::ConditionFailed::decode(status.details()).unwrap_or_default();
-    if !failed.found || failed.value.is_empty() {
-        return status;
+/// Adds what the key held to what the node said.
+fn with_current(error: ClientError) -> ClientError {
+    match error {
+        ClientError::ConditionFailed { step, current: Some(current), message } => {
+            let holds = current.value.as_ref().map(|value| format!("; it holds {}", shown(value)));
+            let message = message + &holds.unwrap_or_default();
+            ClientError::ConditionFailed { step, current: Some(current), message }
+        }
+        other => other,
     }
-    let message = format!("{}; it holds {}", status.message(), shown(&failed.value));
-    Status::with_details_and_metadata(
-        status.code(),
-        message,
-        Bytes::copy_from_slice(status.details()),
-        status.metadata().clone(),
-    )
 }
 
 /// A value in one short line.
@@ -146,9 +118,9 @@ fn shown(value: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use tonic::Code;
 
     use super::*;
+    use crate::client::Current;
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -162,11 +134,11 @@ mod tests {
 
     #[test]
     fn a_condition_is_one_of_three() {
-        let condition = |line: &str| parse(line).expect("parses").condition.condition().expect;
-        assert_eq!(condition("k --expect-absent new"), Some(Expect::Absent(true)));
-        let value = Some(Expect::ValueBytes(Bytes::from_static(b"old")));
+        let condition = |line: &str| parse(line).expect("parses").condition.condition();
+        assert_eq!(condition("k --expect-absent new"), Condition::Absent);
+        let value = Condition::Value(Bytes::from_static(b"old"));
         assert_eq!(condition("k --expect-value old new"), value);
-        let version = Some(Expect::Version("01-02".to_owned()));
+        let version = Condition::Version("01-02".to_owned());
         assert_eq!(condition("k --expect-version 01-02 --delete"), version);
     }
 
@@ -184,17 +156,15 @@ mod tests {
 
     #[test]
     fn a_failed_condition_tells_what_the_key_holds() {
-        let failed = |value: &'static [u8]| {
-            let value = Bytes::from_static(value);
-            let details =
-                v1::ConditionFailed { found: true, value, ..v1::ConditionFailed::default() };
-            let details = Bytes::from(details.encode_to_vec());
-            with_current(Status::with_details(Code::FailedPrecondition, "no", details))
+        let failed = |value: Option<&'static [u8]>| {
+            let current = Current { value: value.map(Bytes::from_static), version: "1".into() };
+            let (current, message) = (Some(current), "no".to_owned());
+            with_current(ClientError::ConditionFailed { step: 0, current, message }).to_string()
         };
-        assert_eq!(failed(b"old").message(), "no; it holds \"old\"");
-        assert_eq!(failed(b"").message(), "no");
-        assert_eq!(failed(&[0xff]).message(), "no; it holds 1 bytes that are no text");
-        let long: &'static [u8] = &[b'a'; SHOWN_MAX + 1];
-        assert!(failed(long).message().ends_with("a\" and more"), "{}", failed(long));
+        assert_eq!(failed(Some(b"old")), "no; it holds \"old\"");
+        assert_eq!(failed(None), "no");
+        assert_eq!(failed(Some(&[0xff])), "no; it holds 1 bytes that are no text");
+        let long = failed(Some(&[b'a'; SHOWN_MAX + 1]));
+        assert!(long.ends_with("a\" and more"), "{long}");
     }
 }

@@ -1,11 +1,15 @@
 //! The way to a cluster: the first of the given nodes that can be reached and takes the request.
+//! What is done with keys goes the library's way, by its strict client.
 
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use crate::cli::failure::{Effect, Exit, Failure, is_safe_elsewhere, root_cause};
+use crate::cli::failure::{
+    Effect, Exit, Failure, UNREACHABLE_ADVICE, is_safe_elsewhere, root_cause,
+};
+use crate::client::{Builder, Client, checked};
 
 /// How long a connection may take before the next node is tried.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
@@ -33,6 +37,17 @@ impl Cluster {
             return Err(Failure::usage("no node is given; name one with --node HOST:PORT"));
         }
         Ok(Cluster { nodes, timeout })
+    }
+
+    /// A client that asks these nodes.
+    ///
+    /// # Errors
+    /// As [`Cluster::new`].
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        let nodes = self.nodes.iter().map(|(node, _)| node);
+        let client = Client::builder().nodes(nodes).strict();
+        let client = self.timeout.into_iter().fold(client, Builder::timeout).connect();
+        client.map_err(|error| Failure::of_client(error, Effect::Reads))
     }
 
     /// How long to wait for an answer, if the user has said so.
@@ -85,10 +100,7 @@ impl Cluster {
 }
 
 fn unreachable(nodes: &[String]) -> Failure {
-    let message = format!(
-        "cannot reach {}; start a node with `coterie serve` or name others with --node",
-        nodes.join(", ")
-    );
+    let message = format!("cannot reach {}{UNREACHABLE_ADVICE}", nodes.join(", "));
     Failure::new(Exit::Unavailable, message)
 }
 
@@ -97,12 +109,9 @@ fn unreachable(nodes: &[String]) -> Failure {
 /// # Errors
 /// When it is not that.
 pub(crate) fn endpoint(node: &str) -> Result<Endpoint, Failure> {
-    let bare = node.trim().trim_start_matches("http://").trim_end_matches('/');
-    let port = bare.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    let endpoint = port.and_then(|_| Endpoint::from_shared(format!("http://{bare}")).ok());
-    let endpoint = endpoint.ok_or_else(|| {
-        Failure::usage(format!("{node:?} is no node; give host:port, as in 127.0.0.1:7400"))
-    })?;
+    let node = checked(node).map_err(|error| Failure::of_client(error, Effect::Reads))?;
+    let endpoint = Endpoint::from_shared(format!("http://{node}"));
+    let endpoint = endpoint.expect("invariant: the checked host and port make an address");
     Ok(endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).tcp_nodelay(true))
 }
 
@@ -112,23 +121,19 @@ mod tests {
 
     #[test]
     fn nodes_are_host_and_port() {
-        for node in ["127.0.0.1:7400", "n1:1", "[::1]:7400", "http://127.0.0.1:7400/"] {
-            assert!(endpoint(node).is_ok(), "{node}");
-        }
-        for node in ["", "7400", "127.0.0.1", "a:b", "127.0.0.1:99999", "a b:1"] {
-            let failure = endpoint(node).err().map(|failure| failure.exit);
-            assert_eq!(failure, Some(Exit::Usage), "{node}");
-        }
+        assert!(endpoint("n1:1").is_ok());
+        assert_eq!(endpoint("7400").err().map(|failure| failure.exit), Some(Exit::Usage));
     }
 
     #[tokio::test]
     async fn when_none_can_be_reached_each_is_named() {
-        // Ports that were just free: nobody listens on them.
-        let free = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-            listener.local_addr().expect("bound").to_string()
-        };
-        let nodes = [free(), free()];
+        // Held so that nobody else listens there either.
+        let ports = [(); 2].map(|()| {
+            let port = tokio::net::TcpSocket::new_v4().expect("a socket");
+            port.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+            port
+        });
+        let nodes = ports.each_ref().map(|port| port.local_addr().expect("bound").to_string());
         let cluster = Cluster::new(&nodes, None).expect("nodes");
         let failure = cluster.ask(Effect::Writes, async |_| Ok(())).await.expect_err("none");
         assert_eq!(failure.exit, Exit::Unavailable);

@@ -7,13 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::cli::connection::{ANSWER_BYTES_MAX, Cluster};
-use crate::cli::failure::{Effect, Failure};
+use crate::cli::connection::Cluster;
+use crate::cli::failure::{Effect, Exit, Failure};
 use crate::cli::output::{self, Output};
 use crate::cli::positive_duration;
-use crate::proto::v1;
-use crate::proto::v1::kv_client::KvClient;
-use crate::protocol::quorum::level::Level;
+use crate::client::{ClientError, Consistency, Level, Receipt, Value as Found};
 
 /// `coterie put KEY [VALUE]`
 #[derive(Debug, clap::Args)]
@@ -81,7 +79,7 @@ pub(crate) struct GetArgs {
     r: Option<u32>,
     /// Of a strong keyspace: how fresh the value must be; linearizable unless said.
     #[arg(long, value_enum, value_name = "PROMISE")]
-    consistency: Option<Consistency>,
+    consistency: Option<Promise>,
     /// With --consistency stale: how old the value may be, such as 500ms.
     #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
     #[arg(requires = "consistency", required_if_eq("consistency", "stale"))]
@@ -96,7 +94,7 @@ pub(crate) struct GetArgs {
 
 /// How fresh a read of a strong keyspace must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Consistency {
+enum Promise {
     /// It sees every write that was acknowledged before it began.
     Linearizable,
     /// The same while clocks run at much the same rate; the leader relies on its lease, if
@@ -108,22 +106,10 @@ pub(crate) enum Consistency {
 
 pub(crate) async fn put(cluster: &Cluster, args: PutArgs, out: Output) -> Result<(), Failure> {
     let value = value_or_stdin(args.value.as_deref())?;
-    let message = v1::PutRequest {
-        key: args.key.clone(),
-        data: Some(v1::put_request::Data::ValueBytes(value)),
-        level: level_number(args.write.level),
-        w: args.write.w.unwrap_or(0),
-        sloppy: args.write.sloppy,
-        context: args.write.context,
-        keyspace: args.keyspace.name,
-        ..Default::default()
-    };
-    let call = async |channel| {
-        let mut client = KvClient::new(channel).max_encoding_message_size(usize::MAX);
-        client.put(cluster.request(message.clone())).await
-    };
-    let answer = cluster.ask(Effect::Writes, call).await?.into_inner();
-    print_receipt(out, "written", &args.key, &answer.receipt.unwrap_or_default())
+    let WriteArgs { level, w, sloppy, context } = args.write;
+    let put = cluster.client()?.keyspace(args.keyspace.name).put(&args.key, value);
+    let receipt = put.level(level).w(w).sloppy(sloppy).context(context).await;
+    print_receipt(out, "written", &args.key, &receipt.map_err(written)?)
 }
 
 pub(crate) async fn delete(
@@ -131,55 +117,42 @@ pub(crate) async fn delete(
     args: DeleteArgs,
     out: Output,
 ) -> Result<(), Failure> {
-    let message = v1::DeleteRequest {
-        key: args.key.clone(),
-        level: level_number(args.write.level),
-        w: args.write.w.unwrap_or(0),
-        sloppy: args.write.sloppy,
-        context: args.write.context,
-        keyspace: args.keyspace.name,
-        ..Default::default()
-    };
-    let call =
-        async |channel| KvClient::new(channel).delete(cluster.request(message.clone())).await;
-    let answer = cluster.ask(Effect::Writes, call).await?.into_inner();
-    print_receipt(out, "deleted", &args.key, &answer.receipt.unwrap_or_default())
+    let WriteArgs { level, w, sloppy, context } = args.write;
+    let delete = cluster.client()?.keyspace(args.keyspace.name).delete(&args.key);
+    let receipt = delete.level(level).w(w).sloppy(sloppy).context(context).await;
+    print_receipt(out, "deleted", &args.key, &receipt.map_err(written)?)
 }
 
 pub(crate) async fn get(cluster: &Cluster, args: GetArgs, out: Output) -> Result<(), Failure> {
-    let message = v1::GetRequest {
-        key: args.key.clone(),
-        level: level_number(args.level),
-        r: args.r.unwrap_or(0),
-        keyspace: args.keyspace.name.clone(),
-        consistency: consistency_number(args.consistency),
-        max_staleness_ms: args.max_staleness.map_or(0, whole_ms),
-    };
-    let call = async |channel| {
-        let mut client = KvClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-        client.get(cluster.request(message.clone())).await
-    };
-    let answer = cluster.ask(Effect::Reads, call).await?.into_inner();
-    print_value(&args, out, answer)
+    let get = cluster.client()?.keyspace(&args.keyspace.name).get(&args.key);
+    let get = get.level(args.level).r(args.r).consistency(consistency(&args));
+    match get.await.map_err(|error| Failure::of_client(error, Effect::Reads))? {
+        Some(Found { bytes, receipt, .. }) => print_value(&args, out, &bytes, &receipt),
+        None => Err(Failure::new(Exit::NotFound, format!("key {:?} has no value", args.key))),
+    }
 }
 
-fn print_value(args: &GetArgs, out: Output, answer: v1::GetResponse) -> Result<(), Failure> {
-    let receipt = answer.receipt.unwrap_or_default();
-    let value = match answer.data {
-        Some(v1::get_response::Data::Value(text)) => Bytes::from(text),
-        Some(v1::get_response::Data::ValueBytes(bytes)) => bytes,
-        None => Bytes::new(),
-    };
+/// What came of a write that failed.
+pub(crate) fn written(error: ClientError) -> Failure {
+    Failure::of_client(error, Effect::Writes)
+}
+
+fn print_value(
+    args: &GetArgs,
+    out: Output,
+    value: &[u8],
+    receipt: &Receipt,
+) -> Result<(), Failure> {
     if let Some(file) = &args.out {
         let failed = |error| Failure::failed(format!("cannot write {}: {error}", file.display()));
-        std::fs::write(file, &value).map_err(failed)?;
-        return print_receipt(out, "read", &args.key, &receipt);
+        std::fs::write(file, value).map_err(failed)?;
+        return print_receipt(out, "read", &args.key, receipt);
     }
     if out == Output::Json {
-        let (name, text) = value_json(&value);
-        return output::json(&answer_json(&args.key, Some((name, text)), &receipt));
+        let (name, text) = value_json(value);
+        return output::json(&answer_json(&args.key, Some((name, text)), receipt));
     }
-    output::write(&value)?;
+    output::write(value)?;
     if !args.raw && std::io::stdout().is_terminal() { output::write(b"\n") } else { Ok(()) }
 }
 
@@ -206,37 +179,22 @@ fn read_stdin() -> Result<Bytes, Failure> {
     Ok(Bytes::from(value))
 }
 
-/// A level on the wire.
-pub(crate) fn level_number(level: Option<Level>) -> i32 {
-    let level = match level {
-        None => v1::Level::Unspecified,
-        Some(Level::One) => v1::Level::One,
-        Some(Level::Quorum) => v1::Level::Quorum,
-        Some(Level::All) => v1::Level::All,
-    };
-    level.into()
-}
-
-fn consistency_number(consistency: Option<Consistency>) -> i32 {
-    let consistency = match consistency {
-        None => v1::Consistency::Unspecified,
-        Some(Consistency::Linearizable) => v1::Consistency::Linearizable,
-        Some(Consistency::Lease) => v1::Consistency::Lease,
-        Some(Consistency::Stale) => v1::Consistency::Stale,
-    };
-    consistency.into()
-}
-
-/// Whole milliseconds, at least one.
-fn whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
+/// What a read promises, if it was said.
+fn consistency(args: &GetArgs) -> Option<Consistency> {
+    Some(match args.consistency? {
+        Promise::Linearizable => Consistency::Linearizable,
+        Promise::Lease => Consistency::Lease,
+        Promise::Stale => {
+            Consistency::Stale { max_staleness: args.max_staleness.unwrap_or_default() }
+        }
+    })
 }
 
 pub(crate) fn print_receipt(
     out: Output,
     done: &str,
     key: &str,
-    receipt: &v1::Receipt,
+    receipt: &Receipt,
 ) -> Result<(), Failure> {
     match out {
         Output::Json => output::json(&answer_json(key, None, receipt)),
@@ -245,7 +203,7 @@ pub(crate) fn print_receipt(
 }
 
 /// The same fields as in the bodies of HTTP answers.
-fn answer_json(key: &str, value: Option<(&str, String)>, receipt: &v1::Receipt) -> Value {
+fn answer_json(key: &str, value: Option<(&str, String)>, receipt: &Receipt) -> Value {
     let mut body = Map::new();
     body.insert("key".into(), key.into());
     if let Some((name, text)) = value {
@@ -266,7 +224,7 @@ fn answer_json(key: &str, value: Option<(&str, String)>, receipt: &v1::Receipt) 
         body.extend(fields);
     }
     for (name, text) in [("consistency", &receipt.consistency), ("leader", &receipt.leader)] {
-        if !text.is_empty() {
+        if let Some(text) = text {
             body.insert(name.into(), text.as_str().into());
         }
     }
@@ -274,10 +232,10 @@ fn answer_json(key: &str, value: Option<(&str, String)>, receipt: &v1::Receipt) 
 }
 
 /// A receipt in one line, with what is not as usual.
-fn receipt_text(done: &str, receipt: &v1::Receipt) -> String {
+fn receipt_text(done: &str, receipt: &Receipt) -> String {
     let version = if receipt.version.is_empty() { "none" } else { &receipt.version };
-    if !receipt.consistency.is_empty() {
-        return strong_receipt_text(done, version, receipt);
+    if let Some(consistency) = &receipt.consistency {
+        return strong_receipt_text(done, version, consistency, receipt);
     }
     let mut text = format!(
         "{done}: version {version}, {} of {} replicas ({} required)",
@@ -300,10 +258,10 @@ fn receipt_text(done: &str, receipt: &v1::Receipt) -> String {
 }
 
 /// The same for a strong keyspace, whose groups decide by their majorities.
-fn strong_receipt_text(done: &str, version: &str, receipt: &v1::Receipt) -> String {
-    let mut text = format!("{done}: version {version}, {}", receipt.consistency);
-    if !receipt.leader.is_empty() {
-        text.push_str(&format!(", led by {}", receipt.leader));
+fn strong_receipt_text(done: &str, version: &str, consistency: &str, receipt: &Receipt) -> String {
+    let mut text = format!("{done}: version {version}, {consistency}");
+    if let Some(leader) = &receipt.leader {
+        text.push_str(&format!(", led by {leader}"));
     }
     if receipt.under_replicated {
         text.push_str(", fewer members than replicas wanted");
@@ -315,14 +273,14 @@ fn strong_receipt_text(done: &str, version: &str, receipt: &v1::Receipt) -> Stri
 mod tests {
     use super::*;
 
-    fn receipt() -> v1::Receipt {
-        v1::Receipt {
+    fn receipt() -> Receipt {
+        Receipt {
             version: "01-02".into(),
             required: 2,
             replicas: 3,
             acknowledged: vec!["a".into(), "b".into()],
             hinted: vec!["c".into()],
-            ..v1::Receipt::default()
+            ..Receipt::default()
         }
     }
 
@@ -334,8 +292,8 @@ mod tests {
 
     #[test]
     fn a_receipt_of_a_strong_keyspace_tells_its_promise_and_its_leader() {
-        let (consistency, leader) = ("linearizable".into(), "a".into());
-        let strong = v1::Receipt { version: "01-02".into(), consistency, leader, ..receipt() };
+        let (consistency, leader) = (Some("linearizable".into()), Some("a".into()));
+        let strong = Receipt { version: "01-02".into(), consistency, leader, ..receipt() };
         let text = receipt_text("written", &strong);
         assert_eq!(text, "written: version 01-02, linearizable, led by a");
         let body = answer_json("k", None, &strong);
@@ -351,7 +309,7 @@ mod tests {
         assert_eq!(body["version"], "01-02");
         assert_eq!(body["hinted"], json!(["c"]));
         assert_eq!(body["under_replicated"], false);
-        let nothing = answer_json("k", None, &v1::Receipt::default());
+        let nothing = answer_json("k", None, &Receipt::default());
         assert_eq!((&nothing["version"], nothing.get("value")), (&Value::Null, None));
     }
 

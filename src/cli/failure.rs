@@ -2,6 +2,8 @@
 
 use tonic::{Code, Status};
 
+use crate::client::{ClientError, Outcome};
+
 /// What `--help` says of exit codes.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
@@ -18,6 +20,13 @@ pub(crate) const OUTCOME_TRAILER: &str = "coterie-outcome";
 
 /// The trailer in which a node tells its error's stable word.
 const CODE_TRAILER: &str = "coterie-code";
+
+/// What the user may do who reaches no node.
+pub(crate) const UNREACHABLE_ADVICE: &str =
+    "; start a node with `coterie serve` or name others with --node";
+
+/// The client's word for that.
+const UNREACHABLE: &str = "unreachable";
 
 /// Exit codes other than 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,17 +71,25 @@ impl Failure {
         Failure::new(Exit::Usage, message)
     }
 
+    /// What came of a call of the library's client.
+    pub(crate) fn of_client(error: ClientError, effect: Effect) -> Self {
+        let exit = match &error {
+            ClientError::Refused { status, code, outcome, .. } => {
+                exit_of_answer(*status, code, Some(*outcome), effect)
+            }
+            _ => exit_of_answer(Code::Unknown, error.code(), Some(error.outcome()), effect),
+        };
+        let advice = match error.code() {
+            UNREACHABLE => UNREACHABLE_ADVICE,
+            _ => advice(exit, effect),
+        };
+        Failure::new(exit, format!("{error}{advice}"))
+    }
+
     /// What a node, or the way to it, answered to one request.
     pub(crate) fn of_request(status: &Status, effect: Effect, node: &str) -> Self {
         let exit = exit_of(status, effect);
-        let advice = match exit {
-            Exit::Unknown if effect == Effect::Operates => {
-                "; it may or may not have been done: look before you ask again"
-            }
-            Exit::Unknown => "; it may or may not have been applied: read the key to see",
-            Exit::Unavailable => "; nothing was changed: it is safe to try again",
-            _ => "",
-        };
+        let advice = advice(exit, effect);
         let message = if is_local(status) {
             format!("no answer from {node}: {}{advice}", root_cause(status))
         } else {
@@ -116,21 +133,43 @@ pub(crate) fn is_safe_elsewhere(status: &Status) -> bool {
 }
 
 fn exit_of(status: &Status, effect: Effect) -> Exit {
-    // A read has changed nothing, however it ended.
-    let unknown = if effect == Effect::Reads { Exit::Unavailable } else { Exit::Unknown };
-    match code(status) {
-        Some("condition_failed") => return Exit::Condition,
-        Some("unknown_keyspace" | "not_available") => return Exit::Usage,
+    let told = outcome(status).and_then(Outcome::named);
+    let outcome = told.or_else(|| is_local(status).then_some(Outcome::Unknown));
+    exit_of_answer(status.code(), code(status).unwrap_or_default(), outcome, effect)
+}
+
+/// By the answer's code, its stable word and what is known of the request's effect.
+fn exit_of_answer(status: Code, word: &str, outcome: Option<Outcome>, effect: Effect) -> Exit {
+    match word {
+        "condition_failed" => return Exit::Condition,
+        "unknown_keyspace" | "not_available" | "invalid_argument" => return Exit::Usage,
         _ => {}
     }
-    match (status.code(), outcome(status)) {
+    match (status, outcome) {
         (Code::NotFound, _) => Exit::NotFound,
         (Code::FailedPrecondition, _) => Exit::Failed,
         (Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented, _) => Exit::Usage,
-        (_, Some("not-attempted")) => Exit::Unavailable,
-        (_, Some("unknown")) => unknown,
-        (_, None) if is_local(status) => unknown,
+        (_, Some(Outcome::NotAttempted)) => Exit::Unavailable,
+        // A read has changed nothing, however it ended.
+        (_, Some(Outcome::Unknown)) | (Code::DeadlineExceeded | Code::Unknown, Some(_))
+            if effect == Effect::Reads =>
+        {
+            Exit::Unavailable
+        }
+        (_, Some(Outcome::Unknown)) => Exit::Unknown,
         _ => Exit::Failed,
+    }
+}
+
+/// What the user may do.
+fn advice(exit: Exit, effect: Effect) -> &'static str {
+    match exit {
+        Exit::Unknown if effect == Effect::Operates => {
+            "; it may or may not have been done: look before you ask again"
+        }
+        Exit::Unknown => "; it may or may not have been applied: read the key to see",
+        Exit::Unavailable => "; nothing was changed: it is safe to try again",
+        _ => "",
     }
 }
 
@@ -199,6 +238,37 @@ mod tests {
             status.metadata_mut().insert(CODE_TRAILER, word.parse().expect("ascii"));
             assert_eq!(exit_of(&status, Effect::Operates) as u8, exit, "{word}");
         }
+    }
+
+    #[test]
+    fn what_the_client_tells_has_the_same_exit_codes() {
+        let refused = |status, code: &str, outcome| {
+            let (code, message) = (code.to_owned(), "message".to_owned());
+            ClientError::Refused { status, code, message, outcome, attempts: 1 }
+        };
+        let no_answer = |code, outcome| {
+            let message = "message".to_owned();
+            ClientError::NoAnswer { code, message, outcome, attempts: 1 }
+        };
+        use Outcome::{Failed, NotAttempted, Unknown};
+        let cases = [
+            (refused(Code::Unavailable, "no_leader", NotAttempted), Effect::Writes, 4),
+            (refused(Code::DeadlineExceeded, "timeout", Unknown), Effect::Writes, 5),
+            (refused(Code::DeadlineExceeded, "timeout", Failed), Effect::Reads, 4),
+            (refused(Code::Aborted, "quorum_failed", Failed), Effect::Reads, 1),
+            (refused(Code::NotFound, "unknown_keyspace", NotAttempted), Effect::Reads, 2),
+            (refused(Code::OutOfRange, "too_large", NotAttempted), Effect::Writes, 2),
+            (no_answer("unreachable", NotAttempted), Effect::Writes, 4),
+            (no_answer("no_answer", Unknown), Effect::Writes, 5),
+            (no_answer("no_answer", Failed), Effect::Reads, 4),
+            (ClientError::invalid("key", "is empty"), Effect::Writes, 2),
+        ];
+        for (error, effect, exit) in cases {
+            let failure = Failure::of_client(error.clone(), effect);
+            assert_eq!(failure.exit as u8, exit, "{error:?} {effect:?}");
+        }
+        let failure = Failure::of_client(no_answer("unreachable", NotAttempted), Effect::Writes);
+        assert!(failure.to_string().ends_with("--node"), "{failure}");
     }
 
     #[test]

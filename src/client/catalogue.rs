@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tonic::Code;
 
+use crate::client::deadline::Deadline;
 use crate::client::error::{ClientError, Outcome};
 use crate::client::heard::UNKNOWN_KEYSPACE;
 use crate::client::journey::{Core, Route, before_the_call};
@@ -75,7 +77,7 @@ impl Core {
     pub(crate) async fn keyspace(
         &self,
         name: &str,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Sight, ClientError> {
         if let Some(sight) = self.catalogue.find(name) {
             return Ok(sight);
@@ -91,6 +93,7 @@ impl Core {
             }
         }
         Err(ClientError::Refused {
+            status: Code::NotFound,
             code: UNKNOWN_KEYSPACE.to_owned(),
             message: format!("there is no keyspace {name:?}"),
             outcome: Outcome::NotAttempted,

@@ -28,6 +28,8 @@ pub enum ClientError {
     /// A node answered that it did not, or does not know whether it did.
     #[error("{message}")]
     Refused {
+        /// The code of the answer.
+        status: tonic::Code,
         /// A stable word such as `quorum_unavailable`; empty when the node gave none.
         code: String,
         /// What the node said.

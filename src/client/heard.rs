@@ -50,7 +50,7 @@ pub(crate) struct Heard {
 impl Heard {
     pub(crate) fn of(status: &Status) -> Heard {
         let word = trailer(status, CODE_TRAILER).unwrap_or_default();
-        let outcome = trailer(status, OUTCOME_TRAILER).and_then(|name| outcome_named(&name));
+        let outcome = trailer(status, OUTCOME_TRAILER).and_then(|name| Outcome::named(&name));
         let witness = witness_of(status, outcome.is_some() || !word.is_empty());
         let condition = (word == CONDITION_FAILED).then(|| condition_of(status.details()));
         Heard {
@@ -70,6 +70,12 @@ impl Heard {
             witness: Witness::Loss,
             ..Heard::of(&Status::deadline_exceeded("no answer in time"))
         }
+    }
+
+    /// The same when there was no connection that anything could be sent on.
+    pub(crate) fn unconnected(&self) -> Heard {
+        let message = "no connection in time".to_owned();
+        Heard { witness: Witness::NoConnection, message, ..self.clone() }
     }
 
     /// Whether the node's state machine answered: only then its session has surely begun.
@@ -96,11 +102,6 @@ fn witness_of(status: &Status, has_words: bool) -> Witness {
 
 fn trailer(status: &Status, name: &str) -> Option<String> {
     status.metadata().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-}
-
-fn outcome_named(name: &str) -> Option<Outcome> {
-    let all = [Outcome::NotAttempted, Outcome::Failed, Outcome::Unknown];
-    all.into_iter().find(|outcome| outcome.name() == name)
 }
 
 /// The innermost reason: what people can act on.

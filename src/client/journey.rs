@@ -1,27 +1,27 @@
 //! The way of one call: choose a node, ask it, and judge what came of it, until there is an answer
 //! or the call's time is up.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response};
+use tonic::{Code, Request, Response};
 
 use crate::client::calls::Call;
 use crate::client::catalogue::Catalogue;
+use crate::client::connections::Connections;
+use crate::client::deadline::{Allowance, Deadline};
 use crate::client::error::{ClientError, Outcome};
-use crate::client::heard::{Heard, LEADER_TRAILER};
-use crate::client::retry::{Effect, Next, Quest, back_off};
+use crate::client::heard::{Heard, LEADER_TRAILER, Witness};
+use crate::client::retry::{Effect, Next, Patience, Quest, back_off};
 use crate::client::routing::{Member, Routing, View};
 use crate::client::session::{Sessions, Ticket};
 use crate::client::surroundings::{now, random};
 use crate::proto::v1;
 use crate::types::{Key, PartitionId};
 
-/// How long a connection may take before another node is tried.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long a call may take unless it is said.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call waits for fresher members when it could do without.
 const LEARN_TIME_MAX: Duration = Duration::from_millis(500);
 
@@ -46,11 +46,11 @@ impl Route {
 #[derive(Debug)]
 pub(crate) struct Core {
     /// A call's time, unless it has its own.
-    pub(crate) timeout: Duration,
+    timeout: Option<Duration>,
+    patience: Patience,
     pub(crate) catalogue: Catalogue,
     pub(crate) routing: Mutex<Routing>,
-    /// One for each node; at most as many as routing has known.
-    channels: Mutex<BTreeMap<Arc<str>, Channel>>,
+    connections: Connections,
     sessions: Sessions,
     /// Held by the one who asks for the members.
     learning: tokio::sync::Mutex<()>,
@@ -63,20 +63,25 @@ struct Answered<T> {
 }
 
 impl Core {
-    pub(crate) fn new(nodes: Vec<String>, timeout: Duration) -> Core {
+    pub(crate) fn new(nodes: Vec<String>, timeout: Option<Duration>, patience: Patience) -> Core {
         Core {
             timeout,
+            patience,
             catalogue: Catalogue::default(),
-            routing: Mutex::new(Routing::new(nodes)),
-            channels: Mutex::default(),
+            routing: Mutex::new(Routing::new(nodes, patience)),
+            connections: Connections::default(),
             sessions: Sessions::default(),
             learning: tokio::sync::Mutex::default(),
         }
     }
 
     /// When a call that begins now has to be done.
-    pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Instant {
-        now() + timeout.unwrap_or(self.timeout)
+    pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Deadline {
+        match (timeout.or(self.timeout), self.patience) {
+            (Some(timeout), _) => Deadline::after(timeout),
+            (None, Patience::Lasting) => Deadline::after(TIMEOUT),
+            (None, Patience::Strict) => Deadline::of_nodes(),
+        }
     }
 
     /// Makes a call.
@@ -87,9 +92,11 @@ impl Core {
         &self,
         call: C,
         route: Route,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<C::Answer, ClientError> {
-        self.learn(deadline).await?;
+        if self.patience == Patience::Lasting {
+            self.learn(deadline).await?;
+        }
         Ok(self.travel(call, route, deadline).await?.answer)
     }
 
@@ -97,16 +104,18 @@ impl Core {
         &self,
         call: C,
         route: Route,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Answered<C::Answer>, ClientError> {
-        let mut quest = Quest::new(route.effect);
+        let mut quest = Quest::new(route.effect, self.patience);
         quest.keyspace_exists = route.keyspace_exists;
         let mut ticket = self.enter(&route, deadline).await?;
         loop {
-            let choice = now();
-            let address = self.routing.lock().choose(route.partition, quest.asked(), choice);
-            let time = quest.attempt_time(deadline.saturating_duration_since(choice));
-            let heard = match self.attempt(call.clone(), &ticket, &address, time).await {
+            let (address, nodes) = {
+                let mut routing = self.routing.lock();
+                (routing.choose(route.partition, quest.asked(), now()), routing.nodes())
+            };
+            let allowance = quest.attempt_time(deadline.left(), nodes);
+            let heard = match self.attempt(call.clone(), &ticket, &address, allowance).await {
                 Ok(response) => {
                     let answer = self.arrived::<C>(response, &address, &route, ticket);
                     return Ok(Answered { answer, address });
@@ -132,12 +141,16 @@ impl Core {
     }
 
     /// The number of a write that has a session.
-    async fn enter(&self, route: &Route, deadline: Instant) -> Result<Option<Ticket>, ClientError> {
+    async fn enter(
+        &self,
+        route: &Route,
+        deadline: Deadline,
+    ) -> Result<Option<Ticket>, ClientError> {
         let (Effect::Session, Some(partition)) = (route.effect, route.partition) else {
             return Ok(None);
         };
         let entered = self.sessions.enter(partition);
-        match tokio::time::timeout_at(deadline.into(), entered).await {
+        match tokio::time::timeout_at(deadline.at().into(), entered).await {
             Ok(ticket) => Ok(Some(ticket)),
             Err(_late) => Err(ClientError::NoAnswer {
                 code: "window_full",
@@ -153,26 +166,26 @@ impl Core {
         mut call: C,
         ticket: &Option<Ticket>,
         address: &Arc<str>,
-        time: Duration,
+        allowance: Allowance,
     ) -> Result<Response<C::Answer>, Heard> {
         if let Some(ticket) = ticket {
             call.number(ticket.stamp().into());
         }
         let mut request = Request::new(call);
-        request.set_timeout(time);
-        let answer = C::send(self.channel(address), request);
-        match tokio::time::timeout(time, answer).await {
-            Ok(answer) => answer.map_err(|status| Heard::of(&status)),
-            Err(_late) => Err(Heard::late()),
+        if allowance.is_told {
+            request.set_timeout(allowance.time);
         }
-    }
-
-    /// The connection to a node, made when it is first used and again when it was lost.
-    fn channel(&self, address: &Arc<str>) -> Channel {
-        let mut channels = self.channels.lock();
-        let connect =
-            || endpoint(address).connect_timeout(CONNECT_TIME_MAX).tcp_nodelay(true).connect_lazy();
-        channels.entry(address.clone()).or_insert_with(connect).clone()
+        let connection = self.connections.to(address);
+        let answer = C::send(connection.channel.clone(), request);
+        let heard = match tokio::time::timeout(allowance.time, answer).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(status)) => Heard::of(&status),
+            Err(_late) => Heard::late(),
+        };
+        if heard.witness == Witness::Loss && !connection.was_made() {
+            return Err(heard.unconnected());
+        }
+        Err(heard)
     }
 
     fn arrived<C: Call>(
@@ -204,20 +217,20 @@ impl Core {
     ///
     /// # Errors
     /// Only when nothing is known yet and no node answers.
-    pub(crate) async fn learn(&self, deadline: Instant) -> Result<(), ClientError> {
+    pub(crate) async fn learn(&self, deadline: Deadline) -> Result<(), ClientError> {
         if !self.routing.lock().is_due(now()) {
             return Ok(());
         }
         let knows_nothing = self.routing.lock().partitioning().is_none();
         if !knows_nothing {
             let Ok(_one) = self.learning.try_lock() else { return Ok(()) };
-            let soon = deadline.min(now() + LEARN_TIME_MAX);
+            let soon = deadline.or_after(LEARN_TIME_MAX);
             // What is known goes on to be used; the next call in doubt asks again.
             let _stale = self.ask_for_members(soon).await;
             self.routing.lock().put_off(now());
             return Ok(());
         }
-        let turn = tokio::time::timeout_at(deadline.into(), self.learning.lock()).await;
+        let turn = tokio::time::timeout_at(deadline.at().into(), self.learning.lock()).await;
         let _one = turn.map_err(|_late| ClientError::NoAnswer {
             code: "no_answer",
             message: "no node has told of the cluster's members in time".to_owned(),
@@ -237,7 +250,7 @@ impl Core {
     pub(crate) async fn partition_of(
         &self,
         key: &str,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<PartitionId, ClientError> {
         let mut attempts = 0;
         loop {
@@ -246,8 +259,11 @@ impl Core {
                 return Ok(partitioning.of_tagged(&Key::from(key)));
             }
             attempts += 1;
-            if !rest(back_off(attempts, random()), deadline).await {
+            let is_last = self.patience == Patience::Strict
+                && u64::from(attempts) >= self.routing.lock().nodes() as u64;
+            if is_last || !rest(back_off(attempts, random()), deadline).await {
                 return Err(ClientError::Refused {
+                    status: Code::Unavailable,
                     code: "not_serving".to_owned(),
                     message: "no node that answers has joined its cluster yet".to_owned(),
                     outcome: Outcome::NotAttempted,
@@ -257,7 +273,7 @@ impl Core {
         }
     }
 
-    async fn ask_for_members(&self, deadline: Instant) -> Result<(), ClientError> {
+    async fn ask_for_members(&self, deadline: Deadline) -> Result<(), ClientError> {
         let route = Route::anywhere(Effect::Read);
         let told = self.travel(v1::StatusRequest {}, route, deadline).await;
         let Answered { answer, address } = told.map_err(before_the_call)?;
@@ -281,9 +297,9 @@ fn settle(ticket: Option<Ticket>, ends_session: bool, heard: &Heard) -> Option<T
 }
 
 /// Rests, unless the call's time would be up before another attempt.
-async fn rest(after: Duration, deadline: Instant) -> bool {
+async fn rest(after: Duration, deadline: Deadline) -> bool {
     let next = now() + after;
-    if next >= deadline {
+    if next >= deadline.at() {
         return false;
     }
     if !after.is_zero() {
@@ -298,8 +314,9 @@ pub(crate) fn before_the_call(error: ClientError) -> ClientError {
         ClientError::NoAnswer { code, message, attempts, .. } => {
             ClientError::NoAnswer { code, message, attempts, outcome: Outcome::NotAttempted }
         }
-        ClientError::Refused { code, message, attempts, .. } => {
-            ClientError::Refused { code, message, attempts, outcome: Outcome::NotAttempted }
+        ClientError::Refused { status, code, message, attempts, .. } => {
+            let outcome = Outcome::NotAttempted;
+            ClientError::Refused { status, code, message, attempts, outcome }
         }
         other => other,
     }
@@ -312,9 +329,4 @@ fn view(status: v1::StatusResponse) -> View {
         members: status.members.into_iter().map(member).collect(),
         partitions: status.ring.map_or(0, |ring| ring.partitions),
     }
-}
-
-fn endpoint(address: &str) -> Endpoint {
-    Endpoint::from_shared(format!("http://{address}"))
-        .expect("invariant: addresses are checked when the client is made or are socket addresses")
 }

@@ -33,6 +33,8 @@ mod calls;
 mod catalogue;
 mod compare_and_set;
 mod condition;
+mod connections;
+mod deadline;
 mod error;
 mod heard;
 mod journey;
@@ -60,14 +62,13 @@ use self::journey::Core;
 pub use self::keyspace::Keyspace;
 pub use self::read::Get;
 pub use self::receipt::{Appended, Receipt, StepResult, Transacted, Value};
+use self::retry::Patience;
 pub use self::transaction::Transaction;
+pub(crate) use self::write::level_number;
 pub use self::write::{Append, Delete, Put};
 pub use crate::protocol::consistency::Consistency;
 pub use crate::protocol::quorum::level::Level;
 pub use crate::protocol::system::keyspace::Mode;
-
-/// How long a call may take unless it is said.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client of a cluster. Cheap to clone, and good for any number of tasks at once.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ pub struct Client {
 impl Client {
     /// Begins with the nodes to ask first.
     pub fn builder() -> Builder {
-        Builder { nodes: Vec::new(), timeout: TIMEOUT }
+        Builder { nodes: Vec::new(), timeout: None, patience: Patience::Lasting }
     }
 
     /// A keyspace by its name; `default` is always there. Nothing is asked yet.
@@ -96,7 +97,8 @@ impl Client {
 #[derive(Clone, Debug)]
 pub struct Builder {
     nodes: Vec<String>,
-    timeout: Duration,
+    timeout: Option<Duration>,
+    patience: Patience,
 }
 
 impl Builder {
@@ -111,7 +113,17 @@ impl Builder {
     /// How long each call may take, all attempts and rests included; 5 s unless it is said.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Asks only the nodes that are named, in their order and each once (a second time what was
+    /// lost on the way and may be repeated), instead of any node until the call's time is up; and
+    /// where no time is said, the asked node's own limit holds. For tools, whose users say which
+    /// node is to answer and would hear at once why it does not.
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        self.patience = Patience::Strict;
         self
     }
 
@@ -125,12 +137,12 @@ impl Builder {
         if nodes.is_empty() {
             return Err(ClientError::invalid("nodes", "none is given; name at least one"));
         }
-        Ok(Client { core: Arc::new(Core::new(nodes, self.timeout)) })
+        Ok(Client { core: Arc::new(Core::new(nodes, self.timeout, self.patience)) })
     }
 }
 
 /// `host:port` of a node, if it is that.
-fn checked(node: &str) -> Result<String, ClientError> {
+pub(crate) fn checked(node: &str) -> Result<String, ClientError> {
     let bare = node.trim().trim_start_matches("http://").trim_end_matches('/');
     let port = bare.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     let authority: Option<http::uri::Authority> = bare.parse().ok();

@@ -31,21 +31,21 @@ impl Get {
     }
 
     /// Of a quorum keyspace: how many replicas must answer, by name.
-    pub fn level(mut self, level: Level) -> Self {
-        self.level = Some(level);
+    pub fn level(mut self, level: impl Into<Option<Level>>) -> Self {
+        self.level = level.into();
         self
     }
 
     /// Of a quorum keyspace: the same by number (R); wins over the level.
-    pub fn r(mut self, r: u32) -> Self {
-        self.r = r;
+    pub fn r(mut self, r: impl Into<Option<u32>>) -> Self {
+        self.r = r.into().unwrap_or(0);
         self
     }
 
     /// Of a strong keyspace: how fresh the value must be; linearizable unless it is said. A stale
     /// read is sent to the nodes in turn, any other to the partition's leader.
-    pub fn consistency(mut self, consistency: Consistency) -> Self {
-        self.consistency = Some(consistency);
+    pub fn consistency(mut self, consistency: impl Into<Option<Consistency>>) -> Self {
+        self.consistency = consistency.into();
         self
     }
 
@@ -84,7 +84,7 @@ fn wire_consistency(consistency: Option<Consistency>) -> (Kind, v1::Consistency,
         Some(Consistency::Linearizable) => (Kind::Read, v1::Consistency::Linearizable, 0),
         Some(Consistency::Lease) => (Kind::Read, v1::Consistency::Lease, 0),
         Some(Consistency::Stale { max_staleness }) => {
-            let ms = u64::try_from(max_staleness.as_millis()).unwrap_or(u64::MAX);
+            let ms = u64::try_from(max_staleness.as_millis()).unwrap_or(u64::MAX).max(1);
             (Kind::ReadAnywhere, v1::Consistency::Stale, ms)
         }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
+use crate::client::deadline::Allowance;
 use crate::client::error::{ClientError, Outcome};
 use crate::client::heard::{CONDITION_FAILED, Heard, UNKNOWN_KEYSPACE, Witness};
 
@@ -37,6 +38,16 @@ pub(crate) enum Effect {
     Idempotent,
     /// Harm.
     Once,
+}
+
+/// How long a call goes on, and whom it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Any node of the cluster, until the call's time is up.
+    Lasting,
+    /// Only the nodes that the client was given, each once; a second time what was lost on the
+    /// way and may be repeated.
+    Strict,
 }
 
 /// What a failed attempt means for the call.
@@ -75,6 +86,7 @@ pub(crate) enum Next {
 #[derive(Clone, Debug)]
 pub(crate) struct Quest {
     effect: Effect,
+    patience: Patience,
     attempts: u32,
     renewals: u32,
     /// Whether an attempt may have been executed.
@@ -86,9 +98,10 @@ pub(crate) struct Quest {
 }
 
 impl Quest {
-    pub(crate) fn new(effect: Effect) -> Quest {
+    pub(crate) fn new(effect: Effect, patience: Patience) -> Quest {
         Quest {
             effect,
+            patience,
             attempts: 0,
             renewals: 0,
             may_be_done: false,
@@ -103,12 +116,14 @@ impl Quest {
         &self.asked
     }
 
-    /// How long the next attempt may take. One that may be repeated leaves time for that.
-    pub(crate) fn attempt_time(&self, left: Duration) -> Duration {
-        match self.effect {
-            Effect::Once => left,
-            _ => (left / 2).max(ATTEMPT_TIME_MIN).min(left),
+    /// How long the next attempt may take, when so many nodes are known. One that may be repeated
+    /// leaves time for that.
+    pub(crate) fn attempt_time(&self, left: Allowance, nodes: usize) -> Allowance {
+        let is_last = self.patience == Patience::Strict && self.asked.len() + 1 >= nodes;
+        if self.effect == Effect::Once || is_last || !left.is_told {
+            return left;
         }
+        Allowance { time: (left.time / 2).max(ATTEMPT_TIME_MIN).min(left.time), ..left }
     }
 
     /// Takes a failed attempt at a node, when so many nodes are known.
@@ -125,7 +140,14 @@ impl Quest {
             self.unreached.insert(node.clone(), heard.message.clone());
         }
         let after = self.rest(heard, nodes, random);
-        match self.meaning(heard) {
+        let meaning = self.meaning(heard);
+        let next = self.next(meaning, after);
+        let asked_enough = self.patience == Patience::Strict && self.asked_enough(meaning, nodes);
+        if asked_enough && matches!(next, Next::Again { .. }) { Next::GiveUp } else { next }
+    }
+
+    fn next(&mut self, meaning: Meaning, after: Duration) -> Next {
+        match meaning {
             Meaning::Refused | Meaning::SessionBroken => Next::GiveUp,
             Meaning::NotNow => Next::Again { after },
             Meaning::Lost => {
@@ -140,6 +162,12 @@ impl Quest {
                 Next::Renew { after }
             }
         }
+    }
+
+    /// Whether each node was asked once, or twice for what was lost.
+    fn asked_enough(&self, meaning: Meaning, nodes: usize) -> bool {
+        let times = if meaning == Meaning::Lost { 2 } else { 1 };
+        self.asked.len() >= nodes && self.asked.values().all(|asked| *asked >= times)
     }
 
     /// Whether the session cannot be used by later calls either.
@@ -185,8 +213,8 @@ impl Quest {
         let attempts = self.attempts;
         match heard.witness {
             Witness::Node => {
-                let (code, message) = (heard.word, heard.message);
-                ClientError::Refused { code, message, outcome, attempts }
+                let Heard { code: status, word: code, message, .. } = heard;
+                ClientError::Refused { status, code, message, outcome, attempts }
             }
             Witness::Loss => {
                 let message = format!("no answer: {}", heard.message);

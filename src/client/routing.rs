@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::error::Outcome;
 use crate::client::heard::{Heard, Witness};
+use crate::client::retry::Patience;
 use crate::protocol::ring::Partitioning;
 use crate::types::PartitionId;
 
@@ -69,6 +70,8 @@ pub(crate) struct View {
 pub(crate) struct Routing {
     /// At least one.
     nodes: Vec<Node>,
+    /// Strict: no more nodes than were given, and in their order.
+    patience: Patience,
     /// Counts choices, so that nodes take turns.
     turn: usize,
     /// Leaders by address or id; at most as many as there are partitions.
@@ -81,10 +84,11 @@ pub(crate) struct Routing {
 
 impl Routing {
     /// With the nodes that the client was given, at least one.
-    pub(crate) fn new(given: impl IntoIterator<Item = String>) -> Routing {
+    pub(crate) fn new(given: impl IntoIterator<Item = String>, patience: Patience) -> Routing {
         let nodes = given.into_iter().map(|address| Node::new(address.into(), None, true));
         Routing {
             nodes: nodes.collect(),
+            patience,
             turn: 0,
             leaders: BTreeMap::new(),
             partitioning: None,
@@ -131,7 +135,9 @@ impl Routing {
         if let Some(leader) = leader.filter(|leader| !rests(leader)) {
             return leader.address.clone();
         }
-        self.turn = self.turn.wrapping_add(1);
+        if self.patience == Patience::Lasting {
+            self.turn = self.turn.wrapping_add(1);
+        }
         let (turn, count) = (self.turn, self.nodes.len());
         let distance = |at: usize| (at + count - turn % count) % count;
         let times = |node: &Node| asked.get(&node.address).copied().unwrap_or(0);
@@ -181,7 +187,8 @@ impl Routing {
     }
 
     fn add(&mut self, address: &str, id: Option<Arc<str>>) {
-        if is_usable(address) && self.nodes.len() < NODES_MAX {
+        let may_grow = self.patience == Patience::Lasting && self.nodes.len() < NODES_MAX;
+        if is_usable(address) && may_grow {
             self.nodes.push(Node::new(address.into(), id, false));
         }
     }

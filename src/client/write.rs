@@ -43,21 +43,21 @@ pub(crate) fn level_number(level: Option<Level>) -> i32 {
 macro_rules! write_options {
     () => {
         /// Of a quorum keyspace: how many replicas must have it durably, by name.
-        pub fn level(mut self, level: Level) -> Self {
-            self.options.level = Some(level);
+        pub fn level(mut self, level: impl Into<Option<Level>>) -> Self {
+            self.options.level = level.into();
             self
         }
 
         /// Of a quorum keyspace: the same by number (W); wins over the level.
-        pub fn w(mut self, w: u32) -> Self {
-            self.options.w = w;
+        pub fn w(mut self, w: impl Into<Option<u32>>) -> Self {
+            self.options.w = w.into().unwrap_or(0);
             self
         }
 
         /// Of a quorum keyspace: whether fallback replicas may count. Without it the node's
         /// setting decides.
-        pub fn sloppy(mut self, sloppy: bool) -> Self {
-            self.options.sloppy = Some(sloppy);
+        pub fn sloppy(mut self, sloppy: impl Into<Option<bool>>) -> Self {
+            self.options.sloppy = sloppy.into();
             self
         }
 

@@ -33,7 +33,7 @@ fn condition_failed() -> Heard {
 
 /// What one attempt leads to, and the outcome if it was the last.
 fn once(effect: Effect, heard: &Heard) -> (&'static str, Outcome) {
-    let mut quest = Quest::new(effect);
+    let mut quest = Quest::new(effect, Patience::Lasting);
     let next = quest.judge(&node("a:1"), heard, 3, 0);
     (name(next), quest.error(heard.clone()).outcome())
 }
@@ -93,7 +93,7 @@ fn only_what_is_safe_is_repeated() {
 
 #[test]
 fn a_session_is_not_renewed_for_what_may_have_been_executed() {
-    let mut quest = Quest::new(Effect::Session);
+    let mut quest = Quest::new(Effect::Session, Patience::Lasting);
     assert_eq!(name(quest.judge(&node("a:1"), &Heard::late(), 3, 0)), "again");
     assert_eq!(name(quest.judge(&node("b:1"), &session_unknown(), 3, 0)), "give up");
     assert!(quest.ends_session(&session_unknown()));
@@ -103,7 +103,7 @@ fn a_session_is_not_renewed_for_what_may_have_been_executed() {
 
 #[test]
 fn a_session_is_not_renewed_for_ever() {
-    let mut quest = Quest::new(Effect::Session);
+    let mut quest = Quest::new(Effect::Session, Patience::Lasting);
     let mut judge = || name(quest.judge(&node("a:1"), &session_unknown(), 3, 0));
     assert_eq!([judge(), judge(), judge(), judge()], ["renew", "renew", "renew", "give up"]);
 }
@@ -118,7 +118,7 @@ fn an_attempt_that_was_lost_stays_in_doubt_unless_the_session_answers_for_it() {
         (Effect::Read, no_leader(), Outcome::NotAttempted),
     ];
     for (effect, last, outcome) in cases {
-        let mut quest = Quest::new(effect);
+        let mut quest = Quest::new(effect, Patience::Lasting);
         quest.judge(&node("a:1"), &Heard::late(), 3, 0);
         quest.judge(&node("b:1"), &last, 3, 0);
         assert_eq!(quest.error(last.clone()).outcome(), outcome, "{effect:?} {last:?}");
@@ -129,7 +129,7 @@ fn an_attempt_that_was_lost_stays_in_doubt_unless_the_session_answers_for_it() {
 fn a_keyspace_that_exists_is_waited_for() {
     let unknown = said(Code::NotFound, UNKNOWN_KEYSPACE, Some(Outcome::NotAttempted));
     for (exists, next) in [(true, "again"), (false, "give up")] {
-        let mut quest = Quest::new(Effect::Once);
+        let mut quest = Quest::new(Effect::Once, Patience::Lasting);
         quest.keyspace_exists = exists;
         assert_eq!(name(quest.judge(&node("a:1"), &unknown, 3, 0)), next);
     }
@@ -142,14 +142,14 @@ fn another_node_is_asked_at_once_and_the_same_after_a_rest() {
             Next::Again { after } => after.as_millis(),
             other => panic!("{other:?}"),
         };
-    let mut quest = Quest::new(Effect::Once);
+    let mut quest = Quest::new(Effect::Once, Patience::Lasting);
     assert_eq!(rest(&mut quest, "a:1", &no_leader()), 0, "b is not asked yet");
     assert_eq!(rest(&mut quest, "b:1", &no_leader()), 20);
     let named = Heard { leader: Some("a:1".to_owned()), ..no_leader() };
     assert_eq!(rest(&mut quest, "b:1", &named), 0, "the leader is asked at once");
     assert_eq!(rest(&mut quest, "a:1", &named), 80, "but not for ever");
     let overloaded = said(Code::ResourceExhausted, "overloaded", Some(Outcome::NotAttempted));
-    assert_eq!(rest(&mut Quest::new(Effect::Once), "a:1", &overloaded), 10);
+    assert_eq!(rest(&mut Quest::new(Effect::Once, Patience::Lasting), "a:1", &overloaded), 10);
 }
 
 #[test]
@@ -164,16 +164,44 @@ fn rests_grow_up_to_a_bound_and_chance_takes_up_to_a_half() {
 
 #[test]
 fn an_attempt_leaves_time_for_another_if_there_may_be_one() {
-    let time = |effect, ms| Quest::new(effect).attempt_time(Duration::from_millis(ms)).as_millis();
-    assert_eq!(time(Effect::Session, 5000), 2500);
-    assert_eq!(time(Effect::Read, 1500), 1000);
-    assert_eq!(time(Effect::Read, 300), 300);
-    assert_eq!(time(Effect::Once, 5000), 5000);
+    use Effect::{Once, Read, Session};
+    use Patience::{Lasting, Strict};
+    let cases = [
+        (Session, Lasting, 1, true, 5000, 2500),
+        (Read, Lasting, 1, true, 1500, 1000),
+        (Read, Lasting, 1, true, 300, 300),
+        (Once, Lasting, 1, true, 5000, 5000),
+        (Session, Strict, 1, true, 5000, 5000),
+        (Session, Strict, 2, true, 5000, 2500),
+        (Session, Strict, 2, false, 5000, 5000),
+    ];
+    for (effect, patience, nodes, is_told, ms, expected) in cases {
+        let left = Allowance { time: Duration::from_millis(ms), is_told };
+        let found = Quest::new(effect, patience).attempt_time(left, nodes);
+        let expected = Allowance { time: Duration::from_millis(expected), is_told };
+        assert_eq!(found, expected, "{effect:?} {patience:?} {nodes} {is_told}");
+    }
+}
+
+#[test]
+fn strict_calls_ask_each_node_once_and_again_only_for_what_was_lost() {
+    let judged = |effect, heard: &Heard, at: &[&str]| {
+        let mut quest = Quest::new(effect, Patience::Strict);
+        let nexts = at.iter().map(|at| name(quest.judge(&node(at), heard, 2, 0)));
+        nexts.collect::<Vec<_>>().join(", ")
+    };
+    let (once, session) = (Effect::Once, Effect::Session);
+    assert_eq!(judged(once, &no_leader(), &["a:1", "b:1"]), "again, give up");
+    assert_eq!(judged(once, &no_connection(), &["a:1", "b:1"]), "again, give up");
+    assert_eq!(judged(once, &Heard::late(), &["a:1"]), "give up");
+    let twice = ["a:1", "b:1", "a:1", "b:1"];
+    assert_eq!(judged(session, &Heard::late(), &twice), "again, again, again, give up");
+    assert_eq!(judged(session, &session_unknown(), &["a:1", "b:1"]), "renew, renew");
 }
 
 #[test]
 fn nodes_that_cannot_be_reached_are_named() {
-    let mut quest = Quest::new(Effect::Once);
+    let mut quest = Quest::new(Effect::Once, Patience::Lasting);
     quest.judge(&node("b:1"), &no_connection(), 2, 0);
     quest.judge(&node("a:1"), &no_connection(), 2, 0);
     let error = quest.error(no_connection());

@@ -12,12 +12,27 @@ fn member(id: &str, address: &str) -> Member {
 
 /// Three members, told by the first, which the client was given.
 fn three(now: Instant) -> Routing {
-    let mut routing = Routing::new(["10.0.0.1:1".to_owned()]);
+    let mut routing = Routing::new(["10.0.0.1:1".to_owned()], Patience::Lasting);
     let members =
         vec![member("a", "10.0.0.1:1"), member("b", "10.0.0.2:1"), member("c", "10.0.0.3:1")];
     let view = View { id: "a".to_owned(), members, partitions: 8 };
     routing.learn("10.0.0.1:1", &view, now);
     routing
+}
+
+#[test]
+fn a_strict_client_asks_the_nodes_that_it_was_given_in_their_order() {
+    let now = now();
+    let given = ["10.0.0.3:1", "10.0.0.1:1"].map(str::to_owned);
+    let mut routing = Routing::new(given, Patience::Strict);
+    let members = vec![member("a", "10.0.0.1:1"), member("b", "10.0.0.2:1")];
+    routing.learn("10.0.0.3:1", &View { id: "c".to_owned(), members, partitions: 8 }, now);
+    assert_eq!(addresses(&routing), ["10.0.0.3:1", "10.0.0.1:1"]);
+    for _ in 0..3 {
+        assert_eq!(choose(&mut routing, None, now), "10.0.0.3:1");
+    }
+    routing.failed("10.0.0.3:1", None, &Heard::late(), now);
+    assert_eq!(choose(&mut routing, None, now), "10.0.0.1:1");
 }
 
 fn choose(routing: &mut Routing, partition: Option<PartitionId>, now: Instant) -> String {
@@ -112,7 +127,7 @@ fn a_node_that_does_not_answer_rests_longer_each_time() {
 #[test]
 fn when_all_rest_one_is_asked_all_the_same() {
     let now = now();
-    let mut routing = Routing::new(["a:1".to_owned()]);
+    let mut routing = Routing::new(["a:1".to_owned()], Patience::Lasting);
     routing.failed("a:1", None, &Heard::late(), now);
     assert_eq!(choose(&mut routing, None, now), "a:1");
 }
@@ -140,7 +155,7 @@ fn members_come_and_go_but_those_given_stay() {
 #[test]
 fn a_node_given_by_name_is_not_counted_twice() {
     let now = now();
-    let mut routing = Routing::new(["one:1".to_owned()]);
+    let mut routing = Routing::new(["one:1".to_owned()], Patience::Lasting);
     let members = vec![member("a", "10.0.0.1:1")];
     routing.learn("one:1", &View { id: "a".to_owned(), members, partitions: 8 }, now);
     assert_eq!(addresses(&routing), ["one:1"]);
@@ -149,7 +164,7 @@ fn a_node_given_by_name_is_not_counted_twice() {
 #[test]
 fn members_are_asked_for_when_that_is_due() {
     let now = now();
-    assert!(Routing::new(["a:1".to_owned()]).is_due(now));
+    assert!(Routing::new(["a:1".to_owned()], Patience::Lasting).is_due(now));
     let mut routing = three(now);
     assert!(!routing.is_due(now + MEMBERS_AGE_MAX));
     assert!(routing.is_due(now + MEMBERS_AGE_MAX * 2));
@@ -161,7 +176,7 @@ fn members_are_asked_for_when_that_is_due() {
 #[test]
 fn a_node_without_a_ring_leaves_the_partitions_unknown() {
     let now = now();
-    let mut routing = Routing::new(["10.0.0.1:1".to_owned()]);
+    let mut routing = Routing::new(["10.0.0.1:1".to_owned()], Patience::Lasting);
     let view = View { id: "a".to_owned(), members: Vec::new(), partitions: 0 };
     routing.learn("10.0.0.1:1", &view, now);
     assert_eq!(routing.partitioning(), None);

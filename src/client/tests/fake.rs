@@ -3,12 +3,14 @@
 //! They share one store. It executes writes as the groups of a cluster do: under a session once.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
+use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
@@ -60,20 +62,24 @@ struct Store {
 pub(super) struct Cluster {
     store: Arc<Mutex<Store>>,
     nodes: Vec<Option<Runtime>>,
+    /// Keep others from the addresses of nodes that were stopped.
+    _ports: Vec<TcpSocket>,
 }
 
 impl Cluster {
     pub(super) fn start(nodes: usize) -> Cluster {
         let store = Arc::new(Mutex::new(Store::default()));
-        let listeners: Vec<TcpListener> =
-            (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        store.lock().addresses =
-            listeners.iter().map(|at| at.local_addr().unwrap().to_string()).collect();
+        let free = "127.0.0.1:0".parse().unwrap();
+        let ports: Vec<TcpSocket> = (0..nodes).map(|_| bound(free)).collect();
+        let addresses: Vec<SocketAddr> =
+            ports.iter().map(|port| port.local_addr().unwrap()).collect();
+        store.lock().addresses = addresses.iter().map(SocketAddr::to_string).collect();
         store.lock().plans = vec![VecDeque::new(); nodes];
-        let serve =
-            |(number, listener)| Some(serve(Node { number, store: store.clone() }, listener));
-        let nodes = listeners.into_iter().enumerate().map(serve).collect();
-        Cluster { store, nodes }
+        let serve = |(number, at): (usize, &SocketAddr)| {
+            Some(serve(Node { number, store: store.clone() }, bound(*at)))
+        };
+        let nodes = addresses.iter().enumerate().map(serve).collect();
+        Cluster { store, nodes, _ports: ports }
     }
 
     pub(super) fn address(&self, node: usize) -> String {
@@ -93,7 +99,9 @@ impl Cluster {
     /// Its connections break.
     pub(super) fn stop(&mut self, node: usize) {
         if let Some(runtime) = self.nodes[node].take() {
-            runtime.shutdown_background();
+            // On its own thread, for it waits until the node does not listen any more.
+            let down = move || runtime.shutdown_timeout(Duration::from_secs(10));
+            std::thread::spawn(down).join().expect("no panic");
         }
     }
 
@@ -129,12 +137,22 @@ impl Drop for Cluster {
     }
 }
 
-fn serve(node: Node, listener: TcpListener) -> Runtime {
+/// A socket that does not listen yet, where another may be bound if neither does.
+fn bound(at: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(at).unwrap();
+    socket
+}
+
+fn serve(node: Node, socket: TcpSocket) -> Runtime {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    listener.set_nonblocking(true).unwrap();
+    let listener = {
+        let _within = runtime.enter();
+        socket.listen(1024).unwrap()
+    };
     runtime.spawn(async move {
-        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let router = tonic::transport::Server::builder()
             .add_service(KvServer::new(node.clone()))

@@ -288,13 +288,70 @@ async fn nodes_that_cannot_be_reached_are_named_and_nothing_was_attempted() {
     let mut cluster = Cluster::start(2);
     let nodes = [cluster.address(0), cluster.address(1)];
     (0..2).for_each(|node| cluster.stop(node));
-    let timeout = Duration::from_millis(200);
+    let timeout = Duration::from_secs(2);
     let client = Client::builder().nodes(nodes.clone()).timeout(timeout).connect().expect("nodes");
     let error = client.keyspace("default").put("k", "x").await.expect_err("nobody is there");
     assert_eq!((error.code(), error.outcome()), ("unreachable", Outcome::NotAttempted));
     for node in nodes {
         assert!(error.to_string().contains(&node), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_found_no_connection_in_time_was_not_attempted() {
+    let cluster = Cluster::start(1);
+    cluster.plan(0, [Act::ExecuteAndHang]);
+    let (deaf, _crowd) = deaf_node().await;
+    let cases = [
+        (deaf, "unreachable", Outcome::NotAttempted),
+        (cluster.address(0), "no_answer", Outcome::Unknown),
+    ];
+    for (node, code, outcome) in cases {
+        let put = strict([node]).keyspace("default").put("k", "x");
+        let error = put.timeout(Duration::from_millis(300)).await.expect_err("no answer");
+        assert_eq!((error.code(), error.outcome()), (code, outcome));
+    }
+}
+
+/// Where connections are waited for in vain, and what keeps it so.
+async fn deaf_node() -> (String, (tokio::net::TcpListener, Vec<tokio::net::TcpStream>)) {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let listener = socket.listen(0).expect("listens");
+    let address = listener.local_addr().expect("bound");
+    let mut crowd = Vec::new();
+    let connect = || tokio::net::TcpStream::connect(address);
+    while let Ok(connected) = tokio::time::timeout(Duration::from_millis(200), connect()).await {
+        crowd.push(connected.expect("connects"));
+    }
+    (address.to_string(), (listener, crowd))
+}
+
+fn strict(nodes: impl IntoIterator<Item = String>) -> Client {
+    Client::builder().nodes(nodes).strict().connect().expect("nodes")
+}
+
+#[tokio::test]
+async fn a_strict_client_asks_the_given_nodes_once_and_no_other() {
+    let mut cluster = Cluster::start(3);
+    cluster.plan(0, [Act::Refuse(not_now())]);
+    cluster.plan(1, [Act::Refuse(not_now())]);
+    let nodes = [cluster.address(0), cluster.address(1)];
+    let error = strict(nodes.clone()).keyspace("default").put("k", "x").await.expect_err("refused");
+    assert_eq!((error.code(), error.outcome()), ("no_leader", Outcome::NotAttempted));
+    assert_eq!(cluster.asked(), [0, 1]);
+    (0..3).for_each(|node| cluster.stop(node));
+    let error = strict(nodes).keyspace("default").put("k", "x").await.expect_err("nobody is there");
+    assert_eq!((error.code(), error.outcome()), ("unreachable", Outcome::NotAttempted));
+}
+
+#[tokio::test]
+async fn a_strict_client_repeats_a_strong_write_that_was_lost_as_itself() {
+    let cluster = Cluster::start(1);
+    cluster.plan(0, [Act::ExecuteAndSay(Status::unavailable("proxy"))]);
+    strict([cluster.address(0)]).keyspace("strong").append("k", "x").await.expect("an answer");
+    assert_eq!((cluster.executed(), cluster.value("k").as_deref()), (1, Some("x")));
+    assert_eq!(numbers(&cluster).iter().collect::<BTreeSet<_>>().len(), 1);
 }
 
 #[test]

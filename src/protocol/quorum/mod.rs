@@ -49,6 +49,12 @@ impl Outcome {
             Outcome::Unknown => "unknown",
         }
     }
+
+    /// The outcome of this name, if there is one.
+    pub fn named(name: &str) -> Option<Outcome> {
+        let all = [Outcome::NotAttempted, Outcome::Failed, Outcome::Unknown];
+        all.into_iter().find(|outcome| outcome.name() == name)
+    }
 }
 
 impl fmt::Display for Outcome {
