@@ -97,9 +97,10 @@ impl Cluster {
     }
 
     /// Its connections break.
+    #[allow(clippy::disallowed_methods, reason = "the thread is joined at once")]
     pub(super) fn stop(&mut self, node: usize) {
         if let Some(runtime) = self.nodes[node].take() {
-            // On its own thread, for it waits until the node does not listen any more.
+            // On a thread of its own, for it waits until the node does not listen any more.
             let down = move || runtime.shutdown_timeout(Duration::from_secs(10));
             std::thread::spawn(down).join().expect("no panic");
         }
