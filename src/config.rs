@@ -7,6 +7,7 @@ pub mod load;
 pub mod settings;
 pub mod units;
 pub mod validate;
+mod values;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! A cluster of real `coterie serve` processes in a temporary directory.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::process::{Command, Stdio};
 
 use coterie::proto::v1;
@@ -33,7 +34,7 @@ impl Nodes {
         let mut seed = None;
         for index in 0..count {
             let peer = free_address()?;
-            nodes.push(start_node(&directory, index, peer, seed)?);
+            nodes.push(start_node(&directory, (index, count), peer, seed)?);
             seed = seed.or(Some(peer));
         }
         let cluster = Nodes { nodes, _directory: directory };
@@ -78,7 +79,7 @@ impl Nodes {
 
 fn start_node(
     directory: &TempDir,
-    index: usize,
+    (index, count): (usize, usize),
     peer: SocketAddr,
     seed: Option<SocketAddr>,
 ) -> Result<Node, AnyError> {
@@ -89,6 +90,7 @@ fn start_node(
         .arg(format!("--name=node-{}", index + 1))
         .arg(format!("--data-dir={}", directory.path().join(index.to_string()).display()))
         .arg("--log-level=warn")
+        .arg(format!("--worker-threads={}", share_of_cores(count)))
         .arg(format!("--listen={client}"))
         .arg(format!("--peer-listen={peer}"))
         .args(seed.map(|seed| format!("--seeds={seed}")))
@@ -96,6 +98,12 @@ fn start_node(
         .stdout(Stdio::null());
     let process = Owned(command.spawn()?);
     Ok(Node { client, process })
+}
+
+/// Threads for each of so many nodes that share this machine, as `coterie dev` gives them.
+fn share_of_cores(nodes: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (cores / nodes).max(1)
 }
 
 /// Members that a node sees up; 0 while it does not serve.

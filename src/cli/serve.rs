@@ -38,7 +38,11 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    loaded.worker_threads.into_iter().for_each(|threads| {
+        runtime.worker_threads(threads);
+    });
+    let runtime = runtime.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     let ended = runtime.block_on(serve(loaded.config));
     runtime.shutdown_timeout(THREADS_TIME_MAX);

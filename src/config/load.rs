@@ -96,6 +96,8 @@ pub struct Loaded {
     pub config: Config,
     /// The logs'.
     pub log: LogOptions,
+    /// Threads that serve requests; one per core when not said.
+    pub worker_threads: Option<usize>,
     /// What an operator should know although it is allowed.
     pub warnings: Vec<String>,
 }
@@ -131,7 +133,8 @@ fn finish(draft: Draft) -> Result<Loaded, ConfigError> {
     config.replication = replication;
     config.name = draft.name.unwrap_or_else(|| format!("node-{}", config.peer_listen.port()));
     let warnings = validate::check(&config)?;
-    Ok(Loaded { config, log: draft.log, warnings })
+    let Draft { log, worker_threads, .. } = draft;
+    Ok(Loaded { config, log, worker_threads, warnings })
 }
 
 /// N, R and W when any of them is given: N by default as always, R and W by default majorities.

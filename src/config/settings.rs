@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::LazyLock;
 
 use crate::config::units::{parse_duration, parse_size, show_duration, show_size};
+use crate::config::values::{
+    address, decimal, log_format, memory, number, seeds, show_memory, switch, worker_threads,
+};
 use crate::config::{Config, Replication};
 
 /// How logs are written.
@@ -46,6 +47,7 @@ pub struct LogOptions {
 pub(super) struct Draft {
     pub(super) config: Config,
     pub(super) log: LogOptions,
+    pub(super) worker_threads: Option<usize>,
     pub(super) name: Option<String>,
     pub(super) factor: Option<u32>,
     pub(super) read_quorum: Option<u32>,
@@ -110,7 +112,7 @@ pub fn all() -> impl Iterator<Item = &'static Setting> {
     NODE.iter().chain(&CLUSTER).chain(&LIMITS).chain(&STORAGE)
 }
 
-static NODE: [Setting; 9] = [
+static NODE: [Setting; 10] = [
     Setting {
         section: "",
         name: "name",
@@ -171,6 +173,14 @@ static NODE: [Setting; 9] = [
         placeholder: "HOST:PORT,...",
         help: "Peer addresses of nodes to join; without them the node founds a cluster",
         set: |draft, text| put(&mut draft.config.seeds, seeds(text)),
+        show: |_| String::new(),
+    },
+    Setting {
+        section: "",
+        name: "worker-threads",
+        placeholder: "COUNT",
+        help: "Threads that serve requests; one per core when not set",
+        set: |draft, text| put(&mut draft.worker_threads, worker_threads(text).map(Some)),
         show: |_| String::new(),
     },
     Setting {
@@ -427,68 +437,4 @@ static STORAGE: [Setting; 7] = [
 fn put<T>(slot: &mut T, value: Result<T, String>) -> Result<(), String> {
     *slot = value?;
     Ok(())
-}
-
-fn number<T: FromStr>(text: &str) -> Result<T, String> {
-    text.trim().parse().map_err(|_| String::from("give a whole number"))
-}
-
-fn decimal(text: &str) -> Result<f64, String> {
-    text.trim().parse().map_err(|_| String::from("give a number such as 0.5 or 2"))
-}
-
-fn switch(text: &str) -> Result<bool, String> {
-    text.trim().parse().map_err(|_| String::from("give true or false"))
-}
-
-fn memory(text: &str) -> Result<usize, String> {
-    let bytes = parse_size(text)?;
-    usize::try_from(bytes).map_err(|_| String::from("is more than this machine can address"))
-}
-
-fn show_memory(bytes: usize) -> String {
-    show_size(bytes as u64)
-}
-
-fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text.trim() {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err(String::from("give text or json")),
-    }
-}
-
-/// An address; a host name is resolved, to its first IPv4 address when it has one.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    const RIGHT: &str = "give an address and a port, as in 127.0.0.1:7400";
-    let text = text.trim();
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    if !text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && is_port(port)) {
-        return Err(RIGHT.to_owned());
-    }
-    let found = text.to_socket_addrs().map_err(|error| format!("cannot be resolved: {error}"))?;
-    let found: Vec<SocketAddr> = found.collect();
-    let chosen = found.iter().find(|address| address.is_ipv4()).or(found.first());
-    chosen.copied().ok_or_else(|| String::from("resolves to no address"))
-}
-
-/// A list of `host:port`. Names stay names: the seed may have another address tomorrow.
-fn seeds(text: &str) -> Result<Vec<String>, String> {
-    const RIGHT: &str = "give peer addresses as host:port, separated by commas";
-    let each = text.split(',').map(str::trim).filter(|seed| !seed.is_empty());
-    let each = each.map(|seed| match seed.rsplit_once(':') {
-        Some((host, port)) if is_host(host) && is_port(port) => Ok(seed.to_owned()),
-        _ => Err(format!("{seed:?} is not host:port; {RIGHT}")),
-    });
-    each.collect()
-}
-
-fn is_host(text: &str) -> bool {
-    !text.is_empty() && !text.contains(['/', ' ', '@'])
-}
-
-fn is_port(text: &str) -> bool {
-    text.parse::<u16>().is_ok_and(|port| port > 0)
 }

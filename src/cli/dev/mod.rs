@@ -8,6 +8,7 @@ mod banner;
 mod layout;
 mod process;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -80,9 +81,10 @@ async fn run_cluster(args: &DevArgs, layout: &Layout, out: Output) -> Result<(),
     }
     layout.prepare()?;
     let mut cluster = LocalCluster { nodes: Vec::new(), verbose: args.verbose, out };
+    let serve_args = with_share_of_cores(args);
     let ended = tokio::select! { biased;
         signal = signals.recv() => Ok(signal),
-        ended = cluster.live(layout, &args.serve_args) => Err(ended),
+        ended = cluster.live(layout, &serve_args) => Err(ended),
     };
     if ended.is_ok() {
         tell(out, "\nstopping (again Ctrl-C: at once)")?;
@@ -92,6 +94,16 @@ async fn run_cluster(args: &DevArgs, layout: &Layout, out: Output) -> Result<(),
         () = cluster.stop() => {}
     }
     ended.map(|_| ())
+}
+
+/// What every node is started with: unless it is said otherwise, its share of the cores.
+fn with_share_of_cores(args: &DevArgs) -> Vec<String> {
+    let is_said = args.serve_args.iter().any(|arg| arg.starts_with("--worker-threads"))
+        || std::env::var_os("COTERIE_WORKER_THREADS").is_some();
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let share = (cores / usize::from(args.nodes)).max(1);
+    let share = (!is_said).then(|| format!("--worker-threads={share}"));
+    share.into_iter().chain(args.serve_args.iter().cloned()).collect()
 }
 
 /// Tells how things go: programs that read JSON from stdout are not told there.

@@ -51,6 +51,7 @@ fn keys_may_be_in_kebab_or_snake_case_and_values_text_or_numbers() {
     let text = "
         data-dir = '/data'
         peer_listen = '127.0.0.1:9001'
+        worker-threads = 3
         seeds = ['127.0.0.1:7501', 'other:7401']
         [limits]
         value_bytes_max = '2MiB'
@@ -63,7 +64,7 @@ fn keys_may_be_in_kebab_or_snake_case_and_values_text_or_numbers() {
         [log]
         log-format = 'json'
     ";
-    let Loaded { config, log, .. } = load_toml(text, &[]).expect("loads");
+    let Loaded { config, log, worker_threads, .. } = load_toml(text, &[]).expect("loads");
     assert_eq!(config.data_dir, PathBuf::from("/data"));
     assert_eq!(config.name, "node-9001");
     assert_eq!(config.seeds, ["127.0.0.1:7501", "other:7401"]);
@@ -71,7 +72,7 @@ fn keys_may_be_in_kebab_or_snake_case_and_values_text_or_numbers() {
     assert_eq!(config.limits.request_timeout, Duration::from_secs(5));
     assert_eq!(config.hints.window, Duration::from_secs(3600));
     assert!(config.sloppy);
-    assert_eq!(log.format, settings::LogFormat::Json);
+    assert_eq!((log.format, worker_threads), (settings::LogFormat::Json, Some(3)));
 }
 
 #[test]
@@ -86,6 +87,7 @@ fn errors_of_a_file_name_the_key_the_value_and_what_is_right() {
         ("[hints]\nhint-window = 3", ": hints.hint-window is \"3\": a duration is"),
         ("[limits]\nvalue-bytes-max = '1MB'", ": limits.value-bytes-max is \"1MB\": a size is"),
         ("listen = '7400'", ": listen is \"7400\": give an address and a port"),
+        ("worker-threads = 0", ": worker-threads is \"0\": give a number from 1 to 1024"),
         ("seeds = ['a']", ": seeds is \"a\": \"a\" is not host:port"),
         ("name = 'a'\nname = ", ", line 2: not valid TOML: "),
     ];

@@ -137,6 +137,11 @@ impl Group {
         }
     }
 
+    /// Whether one more read may wait here.
+    pub(crate) fn has_room_for_read(&mut self) -> bool {
+        self.waiting.has_room_for_read()
+    }
+
     /// Queues a read that may be answered once the entry is applied.
     pub(crate) fn read_at(&mut self, index: LogIndex, read: ReadWaiting) {
         self.waiting.ripens(index, read);

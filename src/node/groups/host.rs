@@ -279,6 +279,9 @@ fn read_as(
     consistency: Consistency,
     now: u64,
 ) -> Option<(Asker, Answer)> {
+    if !group.has_room_for_read() {
+        return Some((read.asker, Err(ForwardRefusal::Overloaded)));
+    }
     match consistency {
         Consistency::Lease if group.raft.lease_holds(now) => {
             group.read_at(group.raft.commit(), read);

@@ -20,6 +20,13 @@ pub(crate) enum Asker {
     Peer(NodeId, RequestId),
 }
 
+impl Asker {
+    /// Whether it is known that nobody waits for the answer.
+    fn is_gone(&self) -> bool {
+        matches!(self, Asker::Own(answer) if answer.is_closed())
+    }
+}
+
 /// A read that waits.
 #[derive(Debug)]
 pub(crate) struct ReadWaiting {
@@ -27,6 +34,9 @@ pub(crate) struct ReadWaiting {
     pub(crate) key: Key,
     pub(crate) asker: Asker,
 }
+
+/// Reads that may wait for one group; beyond that they are refused.
+const READS_MAX: usize = 8192;
 
 /// Everyone who waits for one group.
 #[derive(Debug, Default)]
@@ -49,6 +59,15 @@ impl Waiting {
     pub(crate) fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
+    }
+
+    /// Whether one more read may wait, if need be in the place of those that nobody waits for.
+    pub(crate) fn has_room_for_read(&mut self) -> bool {
+        if self.reads.len() + self.ripening.len() >= READS_MAX {
+            self.reads.retain(|_, read| !read.asker.is_gone());
+            self.ripening.retain(|_, read| !read.asker.is_gone());
+        }
+        self.reads.len() + self.ripening.len() < READS_MAX
     }
 
     /// A read waits for its index.
@@ -134,5 +153,33 @@ impl Waiting {
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
         self.proposals.len() + self.reads.len() + self.ripening.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(asker: Asker) -> ReadWaiting {
+        ReadWaiting { keyspace: KeyspaceId(1), key: Key::from("k"), asker }
+    }
+
+    #[test]
+    fn reads_beyond_the_bound_wait_only_in_the_place_of_those_that_nobody_waits_for() {
+        let mut waiting = Waiting::default();
+        let mut answers = Vec::new();
+        for number in 0..READS_MAX as u64 {
+            assert!(waiting.has_room_for_read(), "{number}");
+            let (asker, answer) = oneshot::channel();
+            answers.push(answer);
+            match number % 2 {
+                0 => waiting.ripens(LogIndex(number), read(Asker::Own(asker))),
+                _ => waiting.reading(number, read(Asker::Peer(NodeId(1), RequestId(number)))),
+            }
+        }
+        assert!(!waiting.has_room_for_read());
+        answers.truncate(READS_MAX - 2);
+        assert!(waiting.has_room_for_read());
+        assert_eq!(waiting.len(), READS_MAX - 1, "the last own asker is gone");
     }
 }
