@@ -10,10 +10,17 @@ pub mod validate;
 mod values;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::protocol::system::settings::{ClusterSettings, Replication};
+
+/// Worker threads for each of so many nodes that share this machine: their share of its cores.
+pub fn share_of_cores(nodes: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (cores / nodes.max(1)).max(1)
+}
 
 /// Everything that one node needs to know before it starts.
 #[derive(Clone, Debug, PartialEq)]

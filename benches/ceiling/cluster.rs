@@ -1,9 +1,9 @@
 //! A cluster of real `coterie serve` processes in a temporary directory.
 
 use std::net::SocketAddr;
-use std::num::NonZero;
 use std::process::{Command, Stdio};
 
+use coterie::config::share_of_cores;
 use coterie::proto::v1;
 use coterie::proto::v1::admin_client::AdminClient;
 use tempfile::TempDir;
@@ -98,12 +98,6 @@ fn start_node(
         .stdout(Stdio::null());
     let process = Owned(command.spawn()?);
     Ok(Node { client, process })
-}
-
-/// Threads for each of so many nodes that share this machine, as `coterie dev` gives them.
-fn share_of_cores(nodes: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    (cores / nodes).max(1)
 }
 
 /// Members that a node sees up; 0 while it does not serve.

@@ -39,9 +39,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
         tracing::warn!("{warning}");
     }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    loaded.worker_threads.into_iter().for_each(|threads| {
+    if let Some(threads) = loaded.worker_threads {
         runtime.worker_threads(threads);
-    });
+    }
     let runtime = runtime.enable_all().build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     let ended = runtime.block_on(serve(loaded.config));

@@ -8,7 +8,6 @@ mod banner;
 mod layout;
 mod process;
 
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,11 +16,16 @@ use crate::cli::dev::process::NodeProcess;
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Output};
 use crate::cli::signal::StopSignals;
+use crate::config::share_of_cores;
 
 /// How long the nodes may take to see each other.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
 /// How often nodes and their logs are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Flags that say how many threads a node has, or may: a file can.
+const SAYING: [&str; 2] = ["--worker-threads", "--config"];
+/// The variables of the same.
+const SAID_BY: [&str; 2] = ["COTERIE_WORKER_THREADS", "COTERIE_CONFIG"];
 /// Lines of a log that are shown when its node died.
 const LOG_LINES_SHOWN: usize = 10;
 
@@ -81,7 +85,8 @@ async fn run_cluster(args: &DevArgs, layout: &Layout, out: Output) -> Result<(),
     }
     layout.prepare()?;
     let mut cluster = LocalCluster { nodes: Vec::new(), verbose: args.verbose, out };
-    let serve_args = with_share_of_cores(args);
+    let elsewhere = SAID_BY.iter().any(|name| std::env::var_os(name).is_some());
+    let serve_args = with_share_of_cores(&args.serve_args, args.nodes, elsewhere);
     let ended = tokio::select! { biased;
         signal = signals.recv() => Ok(signal),
         ended = cluster.live(layout, &serve_args) => Err(ended),
@@ -96,14 +101,14 @@ async fn run_cluster(args: &DevArgs, layout: &Layout, out: Output) -> Result<(),
     ended.map(|_| ())
 }
 
-/// What every node is started with: unless it is said otherwise, its share of the cores.
-fn with_share_of_cores(args: &DevArgs) -> Vec<String> {
-    let is_said = args.serve_args.iter().any(|arg| arg.starts_with("--worker-threads"))
-        || std::env::var_os("COTERIE_WORKER_THREADS").is_some();
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let share = (cores / usize::from(args.nodes)).max(1);
+/// What every node is started with: its share of the cores, unless the threads are said by these
+/// arguments or may be said elsewhere, where a flag would win over what is said.
+fn with_share_of_cores(serve_args: &[String], nodes: u16, elsewhere: bool) -> Vec<String> {
+    let says = |arg: &String| SAYING.iter().any(|flag| arg.starts_with(flag));
+    let is_said = elsewhere || serve_args.iter().any(says);
+    let share = share_of_cores(usize::from(nodes));
     let share = (!is_said).then(|| format!("--worker-threads={share}"));
-    share.into_iter().chain(args.serve_args.iter().cloned()).collect()
+    share.into_iter().chain(serve_args.iter().cloned()).collect()
 }
 
 /// Tells how things go: programs that read JSON from stdout are not told there.
@@ -210,5 +215,24 @@ impl LocalCluster {
         for node in &mut self.nodes {
             node.ended().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_share_the_cores_unless_their_threads_are_said() {
+        let args = |given: &[&str], elsewhere| {
+            let given: Vec<String> = given.iter().map(|arg| String::from(*arg)).collect();
+            with_share_of_cores(&given, 32, elsewhere)
+        };
+        let share = format!("--worker-threads={}", share_of_cores(32));
+        assert_eq!(args(&["--vnodes", "8"], false), [share.as_str(), "--vnodes", "8"]);
+        assert_eq!(args(&["--worker-threads", "7"], false), ["--worker-threads", "7"]);
+        assert_eq!(args(&["--config=a.toml"], false), ["--config=a.toml"]);
+        assert!(args(&[], true).is_empty());
+        assert_eq!(share_of_cores(usize::MAX), 1);
     }
 }
