@@ -260,7 +260,7 @@ impl Core {
             }
             attempts += 1;
             let is_last = self.patience == Patience::Strict
-                && u64::from(attempts) >= self.routing.lock().nodes() as u64;
+                && attempts as usize >= self.routing.lock().nodes();
             if is_last || !rest(back_off(attempts, random()), deadline).await {
                 return Err(ClientError::Refused {
                     status: Code::Unavailable,

@@ -95,6 +95,8 @@ pub(crate) struct Quest {
     pub(crate) keyspace_exists: bool,
     asked: BTreeMap<Arc<str>, u32>,
     unreached: BTreeMap<Arc<str>, String>,
+    /// The last node's word: it tells more than that others cannot be reached.
+    refused: Option<Heard>,
 }
 
 impl Quest {
@@ -108,6 +110,7 @@ impl Quest {
             keyspace_exists: false,
             asked: BTreeMap::new(),
             unreached: BTreeMap::new(),
+            refused: None,
         }
     }
 
@@ -136,8 +139,12 @@ impl Quest {
     ) -> Next {
         self.attempts += 1;
         *self.asked.entry(node.clone()).or_default() += 1;
-        if heard.witness == Witness::NoConnection {
-            self.unreached.insert(node.clone(), heard.message.clone());
+        match heard.witness {
+            Witness::Node => self.refused = Some(heard.clone()),
+            Witness::Loss => {}
+            Witness::NoConnection => {
+                self.unreached.insert(node.clone(), heard.message.clone());
+            }
         }
         let after = self.rest(heard, nodes, random);
         let meaning = self.meaning(heard);
@@ -205,8 +212,15 @@ impl Quest {
     }
 
     /// What the call has come to, after this last failed attempt.
-    pub(crate) fn error(self, heard: Heard) -> ClientError {
+    pub(crate) fn error(mut self, heard: Heard) -> ClientError {
         let outcome = self.outcome(&heard);
+        let heard = match (heard.witness, self.refused.take()) {
+            (Witness::NoConnection, Some(refused)) => {
+                let message = format!("{}; {}", refused.message, self.unreachable());
+                Heard { message, ..refused }
+            }
+            _ => heard,
+        };
         if let Some((step, current)) = heard.condition {
             return ClientError::ConditionFailed { step, current, message: heard.message };
         }
@@ -221,11 +235,15 @@ impl Quest {
                 ClientError::NoAnswer { code: "no_answer", message, outcome, attempts }
             }
             Witness::NoConnection => {
-                let nodes = self.unreached.iter().map(|(node, why)| format!("{node} ({why})"));
-                let message = format!("cannot reach {}", nodes.collect::<Vec<_>>().join(", "));
+                let message = self.unreachable();
                 ClientError::NoAnswer { code: "unreachable", message, outcome, attempts }
             }
         }
+    }
+
+    fn unreachable(&self) -> String {
+        let nodes = self.unreached.iter().map(|(node, why)| format!("{node} ({why})"));
+        format!("cannot reach {}", nodes.collect::<Vec<_>>().join(", "))
     }
 
     fn outcome(&self, heard: &Heard) -> Outcome {

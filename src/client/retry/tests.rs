@@ -208,3 +208,13 @@ fn nodes_that_cannot_be_reached_are_named() {
     assert_eq!(error.code(), "unreachable");
     assert_eq!(error.to_string(), "cannot reach a:1 (refused), b:1 (refused)");
 }
+
+#[test]
+fn a_nodes_refusal_is_not_hidden_by_another_that_cannot_be_reached() {
+    let mut quest = Quest::new(Effect::Once, Patience::Strict);
+    quest.judge(&node("a:1"), &no_leader(), 2, 0);
+    quest.judge(&node("b:1"), &no_connection(), 2, 0);
+    let error = quest.error(no_connection());
+    assert_eq!((error.code(), error.outcome()), ("no_leader", Outcome::NotAttempted));
+    assert_eq!(error.to_string(), "said; cannot reach b:1 (refused)");
+}
