@@ -138,7 +138,7 @@ impl Group {
     }
 
     /// Whether one more read may wait here.
-    pub(crate) fn has_room_for_read(&mut self) -> bool {
+    pub(crate) fn has_room_for_read(&self) -> bool {
         self.waiting.has_room_for_read()
     }
 
