@@ -6,19 +6,11 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use crate::cli::failure::{
-    Effect, Exit, Failure, UNREACHABLE_ADVICE, is_safe_elsewhere, root_cause,
-};
-use crate::client::{Builder, Client, checked};
+use crate::cli::failure::{Effect, Exit, Failure, UNREACHABLE_ADVICE};
+use crate::client::{Builder, Client, Heard, NODE_TIME_MAX, checked, root_cause};
 
 /// How long a connection may take before the next node is tried.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
-/// How long to wait for an answer when the node's own timeout is to decide; longer than the
-/// longest that nodes allow by default.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(70);
-/// Bytes of an answer: above the largest value that a node can be configured for.
-pub(crate) const ANSWER_BYTES_MAX: usize = 512 << 20;
-
 /// The nodes to ask, and how long to wait for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
@@ -87,8 +79,9 @@ impl Cluster {
             match call(channel).await {
                 Ok(answer) => return Ok(answer),
                 Err(status) => {
-                    let failure = Failure::of_request(&status, effect, node);
-                    if !is_safe_elsewhere(&status) {
+                    let heard = Heard::of(&status);
+                    let failure = Failure::of_request(&heard, effect, node);
+                    if !heard.is_safe_elsewhere() {
                         return Err(failure);
                     }
                     refusal = Some(failure);
@@ -112,7 +105,7 @@ pub(crate) fn endpoint(node: &str) -> Result<Endpoint, Failure> {
     let node = checked(node).map_err(|error| Failure::of_client(error, Effect::Reads))?;
     let endpoint = Endpoint::from_shared(format!("http://{node}"));
     let endpoint = endpoint.expect("invariant: the checked host and port make an address");
-    Ok(endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX).tcp_nodelay(true))
+    Ok(endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(NODE_TIME_MAX).tcp_nodelay(true))
 }
 
 #[cfg(test)]

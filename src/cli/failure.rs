@@ -1,8 +1,8 @@
 //! How a command fails: one line for people, one exit code for programs.
 
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::client::{ClientError, Outcome};
+use crate::client::{ClientError, Heard, Outcome, Witness};
 
 /// What `--help` says of exit codes.
 pub(crate) const EXIT_CODES: &str = "\
@@ -14,12 +14,6 @@ Exit codes:
   4  unavailable: nothing was changed, so it is safe to try again
   5  outcome unknown: the write may or may not have been applied
   6  the key is not as the condition expects: nothing was changed";
-
-/// The trailer in which a node tells what is known of a failed request's effect.
-pub(crate) const OUTCOME_TRAILER: &str = "coterie-outcome";
-
-/// The trailer in which a node tells its error's stable word.
-const CODE_TRAILER: &str = "coterie-code";
 
 /// What the user may do who reaches no node.
 pub(crate) const UNREACHABLE_ADVICE: &str =
@@ -87,13 +81,14 @@ impl Failure {
     }
 
     /// What a node, or the way to it, answered to one request.
-    pub(crate) fn of_request(status: &Status, effect: Effect, node: &str) -> Self {
-        let exit = exit_of(status, effect);
-        let advice = advice(exit, effect);
-        let message = if is_local(status) {
-            format!("no answer from {node}: {}{advice}", root_cause(status))
-        } else {
-            format!("{}{advice}", message_of(status))
+    pub(crate) fn of_request(heard: &Heard, effect: Effect, node: &str) -> Self {
+        let exit = exit_of(heard, effect);
+        let (said, advice) = (&heard.message, advice(exit, effect));
+        let message = match heard.witness {
+            Witness::Node => format!("{said}{advice}"),
+            Witness::Loss | Witness::NoConnection => {
+                format!("no answer from {node}: {said}{advice}")
+            }
         };
         Failure::new(exit, message)
     }
@@ -110,32 +105,13 @@ pub(crate) enum Effect {
     Operates,
 }
 
-/// What the node told about the request's effect; `None` when it told nothing.
-pub(crate) fn outcome(status: &Status) -> Option<&str> {
-    status.metadata().get(OUTCOME_TRAILER).and_then(|value| value.to_str().ok())
-}
-
-/// The stable word that the node told for its error.
-fn code(status: &Status) -> Option<&str> {
-    status.metadata().get(CODE_TRAILER).and_then(|value| value.to_str().ok())
-}
-
-/// Whether the status was made on this side, for want of an answer.
-pub(crate) fn is_local(status: &Status) -> bool {
-    let by_transport = std::error::Error::source(status).is_some();
-    by_transport || (status.code() == Code::Cancelled && outcome(status).is_none())
-}
-
-/// Whether another node may be asked: nothing was attempted, and another may do better.
-pub(crate) fn is_safe_elsewhere(status: &Status) -> bool {
-    let may_differ = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
-    may_differ && outcome(status) == Some("not-attempted")
-}
-
-fn exit_of(status: &Status, effect: Effect) -> Exit {
-    let told = outcome(status).and_then(Outcome::named);
-    let outcome = told.or_else(|| is_local(status).then_some(Outcome::Unknown));
-    exit_of_answer(status.code(), code(status).unwrap_or_default(), outcome, effect)
+fn exit_of(heard: &Heard, effect: Effect) -> Exit {
+    let outcome = match heard.witness {
+        Witness::Node => heard.outcome,
+        Witness::Loss => Some(Outcome::Unknown),
+        Witness::NoConnection => Some(Outcome::NotAttempted),
+    };
+    exit_of_answer(heard.code, &heard.word, outcome, effect)
 }
 
 /// By the answer's code, its stable word and what is known of the request's effect.
@@ -173,28 +149,13 @@ fn advice(exit: Exit, effect: Effect) -> &'static str {
     }
 }
 
-/// What the node said; when it said nothing, what its code means.
-pub(crate) fn message_of(status: &Status) -> &str {
-    if status.message().is_empty() { status.code().description() } else { status.message() }
-}
-
-/// The innermost reason of an error: what people can act on.
-pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    match cause.downcast_ref::<Status>() {
-        Some(status) => message_of(status).to_owned(),
-        None => cause.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tonic::Status;
     use tonic::metadata::MetadataMap;
 
     use super::*;
+    use crate::client::{CODE_TRAILER, OUTCOME_TRAILER};
 
     fn status(code: Code, outcome: Option<&'static str>) -> Status {
         let mut trailers = MetadataMap::new();
@@ -219,7 +180,7 @@ mod tests {
             (Code::Internal, None, 1),
         ];
         for (code, outcome, exit) in cases {
-            let found = exit_of(&status(code, outcome), Effect::Writes) as u8;
+            let found = exit_of(&Heard::of(&status(code, outcome)), Effect::Writes) as u8;
             assert_eq!(found, exit, "{code:?} {outcome:?}");
         }
     }
@@ -236,7 +197,7 @@ mod tests {
         for (word, code, exit) in cases {
             let mut status = status(code, Some("not-attempted"));
             status.metadata_mut().insert(CODE_TRAILER, word.parse().expect("ascii"));
-            assert_eq!(exit_of(&status, Effect::Operates) as u8, exit, "{word}");
+            assert_eq!(exit_of(&Heard::of(&status), Effect::Operates) as u8, exit, "{word}");
         }
     }
 
@@ -273,33 +234,26 @@ mod tests {
 
     #[test]
     fn a_lost_connection_leaves_a_write_unknown_and_a_read_safe_to_repeat() {
-        let lost = || Status::from_error(Box::new(std::io::Error::other("connection reset")));
-        assert_eq!(exit_of(&lost(), Effect::Writes), Exit::Unknown);
-        assert_eq!(exit_of(&lost(), Effect::Reads), Exit::Unavailable);
-        let failure = Failure::of_request(&lost(), Effect::Writes, "127.0.0.1:1");
+        let lost = Status::from_error(Box::new(std::io::Error::other("connection reset")));
+        let lost = Heard::of(&lost);
+        assert_eq!(exit_of(&lost, Effect::Writes), Exit::Unknown);
+        assert_eq!(exit_of(&lost, Effect::Reads), Exit::Unavailable);
+        let failure = Failure::of_request(&lost, Effect::Writes, "127.0.0.1:1");
         let text = failure.to_string();
         assert!(text.starts_with("no answer from 127.0.0.1:1: connection reset; it may"), "{text}");
     }
 
     #[test]
     fn a_read_that_timed_out_is_safe_to_repeat() {
-        let late = status(Code::DeadlineExceeded, Some("unknown"));
+        let late = Heard::of(&status(Code::DeadlineExceeded, Some("unknown")));
         assert_eq!(exit_of(&late, Effect::Reads), Exit::Unavailable);
     }
 
     #[test]
     fn a_status_without_a_message_is_told_by_its_code() {
-        let failure = Failure::of_request(&Status::unimplemented(""), Effect::Reads, "n:1");
+        let failure =
+            Failure::of_request(&Heard::of(&Status::unimplemented("")), Effect::Reads, "n:1");
         assert_eq!(failure.to_string(), Code::Unimplemented.description());
-    }
-
-    #[test]
-    fn only_what_was_not_attempted_goes_elsewhere() {
-        assert!(is_safe_elsewhere(&status(Code::Unavailable, Some("not-attempted"))));
-        assert!(is_safe_elsewhere(&status(Code::ResourceExhausted, Some("not-attempted"))));
-        assert!(!is_safe_elsewhere(&status(Code::InvalidArgument, Some("not-attempted"))));
-        assert!(!is_safe_elsewhere(&status(Code::Unavailable, None)));
-        assert!(!is_safe_elsewhere(&status(Code::DeadlineExceeded, Some("unknown"))));
     }
 
     #[test]

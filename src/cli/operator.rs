@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::cli::connection::{ANSWER_BYTES_MAX, Cluster};
+use crate::cli::connection::Cluster;
 use crate::cli::failure::{Effect, Failure};
 use crate::cli::groups::view::SYSTEM;
 use crate::cli::output::{self, Output};
 use crate::cli::render;
+use crate::client::ANSWER_BYTES_MAX;
 use crate::proto::v1;
 use crate::proto::v1::admin_client::AdminClient;
 

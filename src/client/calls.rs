@@ -10,7 +10,7 @@ use crate::proto::v1::admin_client::AdminClient;
 use crate::proto::v1::kv_client::KvClient;
 
 /// Bytes of an answer: above the largest value that a node can be configured for.
-const ANSWER_BYTES_MAX: usize = 512 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 512 << 20;
 
 /// A request.
 pub(crate) trait Call: Clone + Send + Sync + 'static {

@@ -6,7 +6,7 @@ use crate::client::surroundings::now;
 
 /// How long to wait for nodes whose own limit is to hold; longer than the longest that they allow
 /// by default.
-const NODE_TIME_MAX: Duration = Duration::from_secs(70);
+pub(crate) const NODE_TIME_MAX: Duration = Duration::from_secs(70);
 
 /// How long an attempt may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

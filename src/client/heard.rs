@@ -8,8 +8,10 @@ use tonic::{Code, ConnectError, Status};
 use crate::client::error::{Current, Outcome};
 use crate::proto::v1;
 
-const OUTCOME_TRAILER: &str = "coterie-outcome";
-const CODE_TRAILER: &str = "coterie-code";
+/// The trailer in which a node tells what is known of a failed request's effect.
+pub(crate) const OUTCOME_TRAILER: &str = "coterie-outcome";
+/// The trailer in which a node tells its error's stable word.
+pub(crate) const CODE_TRAILER: &str = "coterie-code";
 /// The metadata of answers and errors that names the leader.
 pub(crate) const LEADER_TRAILER: &str = "coterie-leader";
 
@@ -59,7 +61,7 @@ impl Heard {
             word,
             outcome,
             leader: trailer(status, LEADER_TRAILER).filter(|leader| !leader.is_empty()),
-            message: message_of(status),
+            message: root_cause(status),
             condition,
         }
     }
@@ -76,6 +78,12 @@ impl Heard {
     pub(crate) fn unconnected(&self) -> Heard {
         let message = "no connection in time".to_owned();
         Heard { witness: Witness::NoConnection, message, ..self.clone() }
+    }
+
+    /// Whether another node may be asked: nothing was attempted, and another may do better.
+    pub(crate) fn is_safe_elsewhere(&self) -> bool {
+        let may_differ = matches!(self.code, Code::Unavailable | Code::ResourceExhausted);
+        may_differ && self.outcome == Some(Outcome::NotAttempted)
     }
 
     /// Whether the node's state machine answered: only then its session has surely begun.
@@ -104,9 +112,9 @@ fn trailer(status: &Status, name: &str) -> Option<String> {
     status.metadata().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// The innermost reason: what people can act on.
-fn message_of(status: &Status) -> String {
-    let mut cause: &(dyn Error + 'static) = status;
+/// The innermost reason of an error: what people can act on.
+pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
@@ -160,5 +168,19 @@ mod tests {
             Heard::of(&Status::unimplemented("")).message,
             Code::Unimplemented.description()
         );
+    }
+
+    #[test]
+    fn only_what_was_not_attempted_goes_elsewhere() {
+        let safe = |code, outcome: Option<&'static str>| {
+            let mut trailers = MetadataMap::new();
+            outcome.map(|outcome| trailers.insert(OUTCOME_TRAILER, outcome.parse().unwrap()));
+            Heard::of(&Status::with_metadata(code, "said", trailers)).is_safe_elsewhere()
+        };
+        assert!(safe(Code::Unavailable, Some("not-attempted")));
+        assert!(safe(Code::ResourceExhausted, Some("not-attempted")));
+        assert!(!safe(Code::InvalidArgument, Some("not-attempted")));
+        assert!(!safe(Code::Unavailable, None));
+        assert!(!safe(Code::DeadlineExceeded, Some("unknown")));
     }
 }

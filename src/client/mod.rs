@@ -55,9 +55,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::admin::{Admin, AlterKeyspace, CreateKeyspace, KeyspaceInfo, NodeInfo};
+pub(crate) use self::calls::ANSWER_BYTES_MAX;
 pub use self::compare_and_set::{CompareAndSet, ConditionalWrite, Expecting};
 pub use self::condition::Condition;
+pub(crate) use self::deadline::NODE_TIME_MAX;
 pub use self::error::{ClientError, Current, Outcome};
+#[cfg(test)]
+pub(crate) use self::heard::{CODE_TRAILER, OUTCOME_TRAILER};
+pub(crate) use self::heard::{Heard, Witness, root_cause};
 use self::journey::Core;
 pub use self::keyspace::Keyspace;
 pub use self::read::Get;

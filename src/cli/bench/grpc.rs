@@ -14,8 +14,8 @@ use tonic::{Code, Request, Status};
 use crate::cli::bench::keys::Random;
 use crate::cli::bench::{Action, Caller, Done, Failed, Step, Target};
 use crate::cli::connection::endpoint;
-use crate::cli::failure::{is_local, is_safe_elsewhere, message_of, outcome, root_cause};
 use crate::client::level_number;
+use crate::client::{Heard, Witness, root_cause};
 use crate::proto::v1;
 use crate::proto::v1::kv_client::KvClient;
 use crate::protocol::quorum::level::Level;
@@ -147,13 +147,14 @@ impl Caller for ClusterCaller {
             Ok(done) => return Ok(done),
             Err(status) => status,
         };
-        let lost = is_local(&status);
+        let heard = Heard::of(&status);
+        let lost = heard.witness != Witness::Node;
         if lost {
             self.use_node((self.node + 1) % self.shared.clients.len());
         }
-        let retry = self.shared.options.retry_elsewhere && (lost || is_safe_elsewhere(&status));
+        let retry = self.shared.options.retry_elsewhere && (lost || heard.is_safe_elsewhere());
         if !retry {
-            return Err(failed(&status));
+            return Err(failed(&heard));
         }
         if !lost {
             // The node lives and may serve the next operation; only this one goes elsewhere.
@@ -166,7 +167,7 @@ impl Caller for ClusterCaller {
 fn retried(answer: Result<Done, Status>) -> Result<Done, Failed> {
     match answer {
         Ok(done) => Ok(Done { retried: true, ..done }),
-        Err(status) => Err(failed(&status)),
+        Err(status) => Err(failed(&Heard::of(&status))),
     }
 }
 
@@ -256,15 +257,13 @@ fn data_bytes(data: Option<&v1::get_response::Data>) -> u64 {
 }
 
 /// The kind of a failure: the gRPC code, and the outcome that the node told.
-fn failed(status: &Status) -> Failed {
-    let code = format!("{:?}", status.code());
-    let known = match outcome(status) {
-        Some(outcome) => outcome,
-        None if is_local(status) => "no answer",
-        None => "no outcome told",
+fn failed(heard: &Heard) -> Failed {
+    let known = match (heard.outcome, heard.witness) {
+        (Some(outcome), _) => outcome.name(),
+        (None, Witness::Node) => "no outcome told",
+        (None, Witness::Loss | Witness::NoConnection) => "no answer",
     };
-    let message = if is_local(status) { root_cause(status) } else { message_of(status).to_owned() };
-    Failed { kind: format!("{code}, {known}"), message }
+    Failed { kind: format!("{:?}, {known}", heard.code), message: heard.message.clone() }
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tonic::{Code, Status};
 
-use crate::cli::connection::{ANSWER_BYTES_MAX, Cluster, endpoint};
-use crate::cli::failure::{Effect, Exit, Failure, message_of, root_cause};
+use crate::cli::connection::{Cluster, endpoint};
+use crate::cli::failure::{Effect, Exit, Failure};
 use crate::cli::groups::view::{Asked, GroupView, Picture, SYSTEM, View, group_name};
 use crate::cli::output::{self, Output};
+use crate::client::{ANSWER_BYTES_MAX, Heard, root_cause};
 use crate::proto::v1;
 use crate::proto::v1::admin_client::AdminClient;
 
@@ -85,7 +86,7 @@ async fn hand_on(cluster: &Cluster, group: u32, node: &str) -> Result<Asked, Fai
                     Err(status) if has_moved(&status, cluster, group, leader).await => {}
                     Err(status) => {
                         return Err(Failure::of_request(
-                            &status,
+                            &Heard::of(&status),
                             Effect::Operates,
                             &leader.address,
                         ));
@@ -183,7 +184,7 @@ async fn ask(
     }
     let mut client = connect(&member.client_address).await.map_err(unheard)?;
     let answer = client.groups(cluster.request(v1::GroupsRequest { group })).await;
-    let answer = answer.map_err(|status| unheard(message_of(&status).to_owned()))?;
+    let answer = answer.map_err(|status| unheard(root_cause(&status)))?;
     let asked = Asked {
         node_id: member.node_id.clone(),
         name: member.name.clone(),

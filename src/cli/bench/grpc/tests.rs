@@ -197,10 +197,14 @@ async fn when_no_node_can_be_reached_each_is_named() {
 
 #[test]
 fn kinds_of_failures_tell_code_and_outcome() {
-    assert_eq!(failed(&not_attempted()).kind, "Unavailable, not-attempted");
-    assert_eq!(failed(&Status::internal("x")).kind, "Internal, no outcome told");
+    assert_eq!(failed(&Heard::of(&not_attempted())).kind, "Unavailable, not-attempted");
+    assert_eq!(failed(&Heard::of(&Status::internal("x"))).kind, "Internal, no outcome told");
     let lost = Status::from_error(Box::new(std::io::Error::other("reset")));
-    assert!(failed(&lost).kind.ends_with(", no answer"), "{:?}", failed(&lost));
+    assert!(
+        failed(&Heard::of(&lost)).kind.ends_with(", no answer"),
+        "{:?}",
+        failed(&Heard::of(&lost))
+    );
 }
 
 #[test]
