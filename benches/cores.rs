@@ -31,7 +31,7 @@ const START: Moment = Moment(0);
 const DEADLINE: Moment = Moment(2_000_000);
 
 fn ring(c: &mut Criterion) {
-    let member = |number| RingMember { node: NodeId(number), zone: String::new(), vnodes: 128 };
+    let member = |number| RingMember::new(NodeId(number), "", 128);
     let members: Vec<RingMember> = (1..=5).map(member).collect();
     let make = || Ring::new(Epoch(1), 256, 3, &members).expect("a sound ring");
     let ring = make();

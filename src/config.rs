@@ -49,12 +49,16 @@ pub struct Config {
     pub partitions: u32,
     /// N, R and W; `None` takes the cluster's, or the default when founding.
     pub replication: Option<Replication>,
+    /// Whether the node takes its place on the ring by itself when it joins.
+    pub join: JoinMode,
     /// Whether fallback replicas may count towards write quorums unless a request says otherwise.
     pub sloppy: bool,
     /// Bounds on what clients may send.
     pub limits: Limits,
     /// Bounds on hinted handoff.
     pub hints: HintLimits,
+    /// Bounds on moving partitions.
+    pub transfers: TransferLimits,
     /// The write-ahead log and the tables behind it.
     pub storage: StorageOptions,
     /// The logs and snapshots of Raft groups.
@@ -76,12 +80,36 @@ impl Default for Config {
             capacity: 1.0,
             partitions: 256,
             replication: None,
+            join: JoinMode::Auto,
             sloppy: false,
             limits: Limits::default(),
             hints: HintLimits::default(),
+            transfers: TransferLimits::default(),
             storage: StorageOptions::default(),
             groups: GroupOptions::default(),
         }
+    }
+}
+
+/// How a node that joins comes to its place on the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinMode {
+    /// By itself, as soon as it is a member.
+    Auto,
+    /// When an operator says so.
+    Manual,
+}
+
+/// Bounds on moving partitions to this node.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TransferLimits {
+    /// Bytes per second that it takes over.
+    pub bytes_per_second: u64,
+}
+
+impl Default for TransferLimits {
+    fn default() -> Self {
+        TransferLimits { bytes_per_second: 16 << 20 }
     }
 }
 

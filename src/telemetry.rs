@@ -113,6 +113,9 @@ metrics! {
     requests_in_flight: Reading, "Client requests that this node coordinates now";
     quorum_timeouts: Counter, "Requests whose quorum did not answer in time";
     reads_hedged: Counter, "Reads that asked another replica because one was slow";
+    transfer_rows: Counter, "Rows taken over of partitions that moved to this node";
+    transfer_bytes: Counter, "Bytes of those rows";
+    partitions_dropped: Counter, "Partitions whose rows were dropped after they had moved away";
     read_repairs: Counter, "Stale replicas found by reads and sent the newest record";
     groups: Reading, "Raft groups that this node has a replica of";
     groups_led: Reading, "Raft groups that this node leads";
@@ -137,6 +140,7 @@ metrics! {
     clock_offset_refusals: Counter, "Writes refused because their stamp lay too far ahead";
     hints_kept: Counter, "Hints kept for absent primaries";
     hints_refused: Counter, "Hints not kept: window, cap or unknown target";
+    hints_redirected: Counter, "Hints given to those who own their keys by now";
     hints_delivered: Counter, "Hints that their target acknowledged";
     hints_expired: Counter, "Hints given up: older than the window, or their keyspace was dropped";
     hint_bytes: Family<PeerLabels, Reading>, "Bytes of hints waiting, by target";

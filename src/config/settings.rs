@@ -10,7 +10,8 @@ use std::sync::LazyLock;
 
 use crate::config::units::{parse_duration, parse_size, show_duration, show_size};
 use crate::config::values::{
-    address, decimal, log_format, memory, number, seeds, show_memory, switch, worker_threads,
+    address, decimal, join_mode, log_format, memory, number, seeds, show_join_mode, show_memory,
+    switch, worker_threads,
 };
 use crate::config::{Config, Replication};
 
@@ -204,7 +205,7 @@ static NODE: [Setting; 10] = [
     },
 ];
 
-static CLUSTER: [Setting; 12] = [
+static CLUSTER: [Setting; 14] = [
     Setting {
         section: "ring",
         name: "zone",
@@ -239,6 +240,22 @@ static CLUSTER: [Setting; 12] = [
         help: "Q, a power of two; the founder's holds for the cluster and never changes",
         set: |draft, text| put(&mut draft.config.partitions, number(text)),
         show: |draft| draft.config.partitions.to_string(),
+    },
+    Setting {
+        section: "ring",
+        name: "join",
+        placeholder: "auto|manual",
+        help: "Whether a new node takes its place on the ring by itself, or when told to",
+        set: |draft, text| put(&mut draft.config.join, join_mode(text)),
+        show: |draft| show_join_mode(draft.config.join).to_owned(),
+    },
+    Setting {
+        section: "ring",
+        name: "transfer-bytes-per-second",
+        placeholder: "SIZE",
+        help: "Bytes per second that this node takes over of partitions that move to it",
+        set: |draft, text| put(&mut draft.config.transfers.bytes_per_second, parse_size(text)),
+        show: |draft| show_size(draft.config.transfers.bytes_per_second),
     },
     Setting {
         section: "replication",

@@ -151,7 +151,9 @@ fn check_times(config: &Config) -> Result<(), Unsound> {
     rule(!limits.max_clock_offset.is_zero(), "max-clock-offset", "0ms", "give more than 0")?;
     rule(!config.hints.window.is_zero(), "hint-window", "0ms", "give more than 0")?;
     let rate = config.hints.replay_bytes_per_second;
-    rule(rate > 0, "hint-replay-bytes-per-second", rate, "give more than 0")
+    rule(rate > 0, "hint-replay-bytes-per-second", rate, "give more than 0")?;
+    let rate = config.transfers.bytes_per_second;
+    rule(rate > 0, "transfer-bytes-per-second", rate, "give more than 0")
 }
 
 fn show(duration: Duration) -> String {
@@ -258,6 +260,7 @@ mod tests {
             (|c| c.storage.memtable_bytes_max = 1, "memtable-bytes-max is 1B"),
             (|c| c.storage.group_commit_interval = Duration::from_secs(1), "group-commit-interval"),
             (|c| c.hints.replay_bytes_per_second = 0, "hint-replay-bytes-per-second is 0"),
+            (|c| c.transfers.bytes_per_second = 0, "transfer-bytes-per-second is 0"),
         ]);
     }
 

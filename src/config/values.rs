@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
+use crate::config::JoinMode;
 use crate::config::settings::LogFormat;
 use crate::config::units::{parse_size, show_size};
 
@@ -34,6 +35,21 @@ pub(super) fn worker_threads(text: &str) -> Result<usize, String> {
     let threads =
         text.trim().parse().ok().filter(|threads| (1..=WORKER_THREADS_MAX).contains(threads));
     threads.ok_or_else(|| format!("give a number from 1 to {WORKER_THREADS_MAX}"))
+}
+
+pub(super) fn join_mode(text: &str) -> Result<JoinMode, String> {
+    match text.trim() {
+        "auto" => Ok(JoinMode::Auto),
+        "manual" => Ok(JoinMode::Manual),
+        _ => Err(String::from("give auto or manual")),
+    }
+}
+
+pub(super) fn show_join_mode(mode: JoinMode) -> &'static str {
+    match mode {
+        JoinMode::Auto => "auto",
+        JoinMode::Manual => "manual",
+    }
 }
 
 pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {

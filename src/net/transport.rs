@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::net::peer::PeerStats;
 use crate::protocol::message::{Class, Message};
-use crate::types::{Incarnation, NodeId};
+use crate::types::{Epoch, Incarnation, NodeId};
 
 /// Why a message was not queued. It was certainly not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +93,9 @@ pub struct NodeFacts {
     pub vnodes: u32,
     /// A digest of its member set; nodes that differ exchange their sets.
     pub members_digest: u64,
+    /// The version of the ring by which it serves requests.
+    #[serde(default)]
+    pub epoch: Epoch,
     /// Client requests per second that it lately served; for status pages.
     pub load_per_second: u64,
     /// False while it refills after a loss.

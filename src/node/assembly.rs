@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-use crate::config::{ClusterSettings, Config};
+use crate::config::{ClusterSettings, Config, JoinMode};
 use crate::net::transport::{Discovery, Inbox, NodeFacts, Transport};
 use crate::node::committer::Completions;
 use crate::node::coordinator::Coordinator;
@@ -17,6 +19,7 @@ use crate::node::coordinator::pending::Pending;
 use crate::node::dispatcher::{Dispatcher, Recipients};
 use crate::node::early::Early;
 use crate::node::env::Env;
+use crate::node::gate::Gate;
 use crate::node::groups::begin::{Founder, GroupHandles, begin};
 use crate::node::groups::driver::Driver;
 use crate::node::hinted_handoff::HintedHandoff;
@@ -24,13 +27,17 @@ use crate::node::joining::Joining;
 use crate::node::launch::StartError;
 use crate::node::local::{Local, Parts};
 use crate::node::members::{MemberSeams, Members};
+use crate::node::pages::Pages;
+use crate::node::rebalance::Rebalance;
 use crate::node::refill::{Refill, RefillState};
 use crate::node::scans::Scans;
 use crate::node::service::{Attached, Node};
 use crate::node::tasks::{Stop, Tasks};
 use crate::node::topology::TopologyCell;
+use crate::node::transfers::{self, TransferState, Transfers};
+use crate::node::vacated::Vacated;
 use crate::protocol::membership::MemberSet;
-use crate::types::Incarnation;
+use crate::types::{Epoch, Incarnation};
 
 /// How often a node refreshes the load that it gossips.
 const LOAD_INTERVAL: Duration = Duration::from_secs(10);
@@ -40,10 +47,27 @@ const LOAD_INTERVAL: Duration = Duration::from_secs(10);
 pub enum Entry {
     /// It founds the cluster: there is nobody to refill from.
     Founding,
-    /// It joins for the first time: it refills before its answers count.
+    /// It joins for the first time: it owns nothing before partitions have moved to it.
     Joining,
     /// It belonged to the cluster before.
     Resuming,
+}
+
+/// What has partitions move.
+#[derive(Clone)]
+pub(crate) struct Moves {
+    pub(crate) transfers: Arc<Transfers>,
+    pub(crate) rebalance: Arc<Rebalance>,
+    pub(crate) vacated: Arc<Vacated>,
+}
+
+impl Moves {
+    /// The ring has changed.
+    pub(crate) fn wake(&self) {
+        self.transfers.wake();
+        self.rebalance.wake();
+        self.vacated.wake();
+    }
 }
 
 /// What closes a node's network.
@@ -101,6 +125,7 @@ impl Node {
             zone: config.zone.clone(),
             vnodes: scaled_vnodes(config.vnodes, config.capacity),
             members_digest: 0,
+            epoch: Epoch(0),
             load_per_second: 0,
             complete: !self.local.health.is_rebuilding(),
         }
@@ -131,7 +156,7 @@ impl Node {
         if let Some(state) = groups.gateway.system() {
             members.on_state(&state);
         }
-        let attached = self.connect(transport, Arc::new(members), topology, groups, close);
+        let attached = self.connect(transport, Arc::new(members), topology, groups, (entry, close));
         let first = self.attached.set(attached).is_ok();
         assert!(first, "invariant: a node is attached to its cluster once");
         self.start(driver);
@@ -139,13 +164,9 @@ impl Node {
     }
 
     fn keep_entry(&self, settings: &ClusterSettings, entry: Entry) -> Result<(), StartError> {
-        let joining = entry == Entry::Joining;
         self.identity()
             .keep_cluster(settings.clone(), entry)
             .map_err(|error| StartError::new("cannot keep the node's cluster", &error))?;
-        if joining {
-            self.local.health.set_rebuilding(true);
-        }
         Ok(())
     }
 
@@ -155,34 +176,50 @@ impl Node {
         members: Arc<Members>,
         topology: Arc<TopologyCell>,
         groups: GroupHandles,
-        close: Close,
+        (entry, close): (Entry, Close),
     ) -> Attached {
         let local = &self.local;
+        let gate = Arc::new(Gate {
+            own: self.identity().node_id(),
+            topology: Arc::clone(&topology),
+            replica: Arc::clone(&local.replica),
+        });
         let handoff = Arc::new(HintedHandoff::new(
             local,
             self.config.hints,
             Arc::clone(&transport),
             Arc::clone(&members),
+            Arc::clone(&gate),
         ));
         let incarnation = minting(self.identity().incarnation(), self.identity().generation());
-        let coordinator = self.coordinator(incarnation, &transport, &topology, &handoff);
-        let refill = self.refill(&transport, &topology);
+        let coordinator = self.coordinator(incarnation, &transport, &gate, &handoff);
+        let pages = Arc::new(Pages::new(
+            Arc::clone(&local.env),
+            Arc::clone(&transport),
+            Arc::clone(&local.committer),
+        ));
+        let refill = self.refill(&transport, &topology, &pages);
+        let moves = self.moves((&transport, &topology), &members, &groups, (&pages, &handoff));
         let scans = Scans::new(
             Arc::clone(&local.env),
             Arc::clone(&local.replica),
+            Arc::clone(&topology),
             Arc::clone(&transport),
             Arc::clone(&self.tasks),
         );
         self.dispatcher.connect(Recipients {
             transport: Arc::clone(&transport),
             topology: Arc::clone(&topology),
+            gate,
             replica: Arc::clone(&local.replica),
             early: Early::new(Arc::clone(&local.env)),
             coordinator: Arc::clone(&coordinator),
             handoff: Arc::clone(&handoff),
             members: Arc::clone(&members),
             scans: Arc::new(scans),
+            pages,
             refill: Arc::clone(&refill),
+            transfers: Arc::clone(&moves.transfers),
             groups: Arc::clone(&groups.gateway),
             group_client: Arc::clone(&groups.client),
         });
@@ -196,6 +233,8 @@ impl Node {
             coordinator,
             handoff,
             refill,
+            moves,
+            joins: AtomicBool::new(entry == Entry::Joining),
             groups,
             close,
         }
@@ -217,6 +256,8 @@ impl Node {
             gateway: Arc::clone(&attached.groups.gateway),
             system: Arc::clone(&attached.groups.system),
             members: Arc::clone(&attached.members),
+            joins: self.config.join == JoinMode::Auto,
+            moves: attached.moves.clone(),
         }
     }
 
@@ -224,7 +265,7 @@ impl Node {
         &self,
         incarnation: Incarnation,
         transport: &Arc<dyn Transport>,
-        topology: &Arc<TopologyCell>,
+        gate: &Arc<Gate>,
         handoff: &Arc<HintedHandoff>,
     ) -> Arc<Coordinator> {
         let local = &self.local;
@@ -235,9 +276,9 @@ impl Node {
             clock: Arc::clone(&local.clock),
             limits: self.config.limits.clone(),
             sloppy: self.config.sloppy,
-            topology: Arc::clone(topology),
+            topology: Arc::clone(&gate.topology),
             transport: Arc::clone(transport),
-            replica: Arc::clone(&local.replica),
+            gate: Arc::clone(gate),
             handoff: Arc::clone(handoff),
             metrics: Arc::clone(&local.metrics),
             latencies: Latencies::new(),
@@ -247,19 +288,69 @@ impl Node {
         })
     }
 
-    fn refill(&self, transport: &Arc<dyn Transport>, topology: &Arc<TopologyCell>) -> Arc<Refill> {
+    fn refill(
+        &self,
+        transport: &Arc<dyn Transport>,
+        topology: &Arc<TopologyCell>,
+        pages: &Arc<Pages>,
+    ) -> Arc<Refill> {
         let local = &self.local;
         Arc::new(Refill {
             own: self.identity().node_id(),
             env: Arc::clone(&local.env),
             transport: Arc::clone(transport),
             topology: Arc::clone(topology),
-            committer: Arc::clone(&local.committer),
+            pages: Arc::clone(pages),
             health: Arc::clone(&local.health),
             metrics: Arc::clone(&local.metrics),
-            engine_lost: self.identity().is_engine_lost(),
-            state: RefillState::new(local.env.random()),
+            state: RefillState::default(),
         })
+    }
+
+    fn moves(
+        &self,
+        (transport, topology): (&Arc<dyn Transport>, &Arc<TopologyCell>),
+        members: &Arc<Members>,
+        groups: &GroupHandles,
+        (pages, handoff): (&Arc<Pages>, &Arc<HintedHandoff>),
+    ) -> Moves {
+        let (local, own) = (&self.local, self.identity().node_id());
+        let transfers = Transfers {
+            own,
+            incarnation: self.identity().incarnation(),
+            env: Arc::clone(&local.env),
+            transport: Arc::clone(transport),
+            topology: Arc::clone(topology),
+            members: Arc::clone(members),
+            gateway: Arc::clone(&groups.gateway),
+            system: Arc::clone(&groups.system),
+            replica: Arc::clone(&local.replica),
+            pages: Arc::clone(pages),
+            metrics: Arc::clone(&local.metrics),
+            throttle: transfers::throttle(self.config.transfers.bytes_per_second),
+            state: TransferState::default(),
+        };
+        let rebalance = Rebalance {
+            own,
+            env: Arc::clone(&local.env),
+            gateway: Arc::clone(&groups.gateway),
+            system: Arc::clone(&groups.system),
+            members: Arc::clone(members),
+            handoff: Arc::clone(handoff),
+            health: Arc::clone(&local.health),
+            woken: Notify::new(),
+        };
+        let vacated = Vacated {
+            own,
+            env: Arc::clone(&local.env),
+            topology: Arc::clone(topology),
+            store: Arc::clone(&local.store),
+            committer: Arc::clone(&local.committer),
+            metrics: Arc::clone(&local.metrics),
+            woken: Notify::new(),
+        };
+        let (transfers, rebalance) = (Arc::new(transfers), Arc::new(rebalance));
+        Moves { transfers, rebalance, vacated: Arc::new(vacated) }
     }
 
     /// Starts every activity; [`Tasks`] owns them from here on.
@@ -280,6 +371,9 @@ impl Node {
         tasks.spawn(self.joining(attached).run(stop()));
         tasks.spawn(Arc::clone(&attached.members).run(stop()));
         tasks.spawn(Arc::clone(&attached.handoff).run(hinting, stop()));
+        tasks.spawn(Arc::clone(&attached.moves.transfers).run(stop()));
+        tasks.spawn(Arc::clone(&attached.moves.rebalance).run(stop()));
+        tasks.spawn(Arc::clone(&attached.moves.vacated).run(stop()));
         let node = Arc::downgrade(self);
         let completed = move || {
             if let Some(node) = node.upgrade() {

@@ -343,20 +343,17 @@ impl Committer {
         self.metrics.wal_commits.inc();
         self.metrics.wal_records.inc_by(records.len() as u64);
         for record in &records {
-            if let LogRecord::DropKeyspace(keyspace) = record {
-                self.store.drop_keyspace(*keyspace, self.env.now());
+            match record {
+                LogRecord::DropKeyspace(keyspace) => {
+                    self.store.drop_keyspace(*keyspace, self.env.now());
+                }
+                LogRecord::DropPartition(keyspace, partition) => {
+                    self.store.drop_partition((*keyspace, *partition), self.env.now());
+                }
+                _ => {}
             }
         }
-        let mut partitions = partitions.into_iter();
-        let rows = records.into_iter().flat_map(|record| {
-            let (single, together) = match record {
-                LogRecord::Row(row) => (partitions.next().map(|it| (it, row)), Vec::new()),
-                LogRecord::Rows(rows) => (None, rows),
-                LogRecord::DropKeyspace(_) | LogRecord::Group(_) => (None, Vec::new()),
-            };
-            single.into_iter().chain(together)
-        });
-        self.store.publish(last_lsn, rows, self.env.now());
+        self.store.publish(last_lsn, outcome_of(records, partitions).into_iter(), self.env.now());
         if self.store.active_bytes() >= self.options.memtable_bytes_max {
             self.table_full.notify_one();
         }
@@ -380,6 +377,23 @@ impl Committer {
         let held = self.store.active_bytes() + self.store.frozen_bytes();
         held > self.options.memtable_bytes_max.saturating_mul(BACKLOG_TABLES_MAX)
     }
+}
+
+/// The rows that records come to, in order: a partition that is dropped takes those before it along.
+fn outcome_of(records: Vec<LogRecord>, partitions: Vec<PartitionId>) -> Vec<(PartitionId, Row)> {
+    let mut partitions = partitions.into_iter();
+    let mut rows = Vec::with_capacity(records.len());
+    for record in records {
+        match record {
+            LogRecord::Row(row) => rows.extend(partitions.next().map(|it| (it, row))),
+            LogRecord::Rows(together) => rows.extend(together),
+            LogRecord::DropPartition(keyspace, partition) => {
+                rows.retain(|(at, row)| (row.keyspace, *at) != (keyspace, partition));
+            }
+            LogRecord::DropKeyspace(_) | LogRecord::Group(_) => {}
+        }
+    }
+    rows
 }
 
 #[cfg(test)]

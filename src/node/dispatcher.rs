@@ -6,33 +6,39 @@ use crate::net::transport::{Inbox, Transport};
 use crate::node::committer::{Completions, ReplyTo};
 use crate::node::coordinator::Coordinator;
 use crate::node::early::Early;
+use crate::node::gate::{Gate, Turned};
 use crate::node::groups::client::GroupClient;
 use crate::node::groups::gateway::Gateway;
 use crate::node::groups::inbox::Event;
 use crate::node::hinted_handoff::HintedHandoff;
 use crate::node::members::Members;
+use crate::node::pages::Pages;
 use crate::node::refill::Refill;
 use crate::node::replica::Replica;
 use crate::node::scans::Scans;
 use crate::node::tasks::Stop;
-use crate::node::topology::TopologyCell;
+use crate::node::topology::{Topology, TopologyCell};
+use crate::node::transfers::Transfers;
 use crate::protocol::message::{
     Class, Forward, ForwardRefusal, ForwardReply, Message, Read, ReadReply, Refusal, RequestId,
     Write, WriteReply,
 };
-use crate::types::{KeyspaceId, NodeId};
+use crate::types::{NodeId, PartitionId};
 
 /// Those whom a message may concern.
 pub(crate) struct Recipients {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) topology: Arc<TopologyCell>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) replica: Arc<Replica>,
     pub(crate) early: Early,
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) handoff: Arc<HintedHandoff>,
     pub(crate) members: Arc<Members>,
     pub(crate) scans: Arc<Scans>,
+    pub(crate) pages: Arc<Pages>,
     pub(crate) refill: Arc<Refill>,
+    pub(crate) transfers: Arc<Transfers>,
     pub(crate) groups: Arc<Gateway>,
     pub(crate) group_client: Arc<GroupClient>,
 }
@@ -79,6 +85,7 @@ impl Inbox for Dispatcher {
         let Some(recipients) = self.recipients.get() else { return };
         recipients.handoff.on_reachable(peer);
         recipients.refill.wake();
+        recipients.transfers.wake();
     }
 
     fn on_disconnected(&self, peer: NodeId) {
@@ -87,7 +94,7 @@ impl Inbox for Dispatcher {
         recipients.group_client.on_disconnected(peer);
         recipients.groups.push(Event::Disconnected(peer));
         recipients.handoff.on_disconnected(peer);
-        recipients.refill.on_disconnected(peer);
+        recipients.pages.on_disconnected(peer);
     }
 }
 
@@ -119,7 +126,7 @@ impl Recipients {
                 self.coordinator.on_read_reply(from, reply.request, reply.outcome);
             }
             Message::Scan(scan) => self.scans.serve(from, scan),
-            Message::ScanReply(reply) => self.refill.on_page(from, reply),
+            Message::ScanReply(reply) => self.pages.on_page(from, reply),
             Message::Group(message) => self.groups.push(Event::Message(from, message)),
             Message::Forward(forward) => self.on_forward(from, forward),
             Message::ForwardReply(reply) => self.group_client.on_reply(from, reply),
@@ -141,16 +148,17 @@ impl Recipients {
         }
     }
 
-    /// Lets a request wait until this node has heard of its keyspace.
-    fn on_early(&self, from: NodeId, keyspace: KeyspaceId, message: Message) {
-        let unheard = Err(Refusal::NotServing);
+    /// Lets a request wait until this node has heard of its keyspace, or of the ring by which it was
+    /// made. It was judged by this topology.
+    fn on_early(&self, from: NodeId, topology: &Arc<Topology>, message: Message) {
         let Err(refused) = self.early.keep(from, message) else {
-            // It may have been heard of in between.
-            if self.topology.load().check_keyspace(keyspace) != unheard {
+            // The news may have come in between.
+            if !Arc::ptr_eq(topology, &self.topology.load()) {
                 self.serve_early();
             }
             return;
         };
+        let unheard = Err(Refusal::NotServing);
         match *refused {
             Message::Write(write) => self.acknowledge(from, write.request, unheard),
             Message::Read(Read { request, .. }) => {
@@ -169,41 +177,58 @@ impl Recipients {
 
     fn on_write(&self, from: NodeId, write: Write) {
         let topology = self.topology.load();
+        let partition = topology.ring.partition_of(&write.row.key);
         let known = topology.check_keyspace(write.row.keyspace);
-        if known == Err(Refusal::NotServing) {
-            return self.on_early(from, write.row.keyspace, Message::Write(write));
-        }
-        let Write { request, row, hint_for, time_left } = write;
-        let outcome = known.and_then(|()| match hint_for {
-            Some(_) if time_left.is_zero() => Err(Refusal::Expired),
-            Some(target) => {
-                let admitted = self.replica.admit_stamp(&row);
-                let waiter = ReplyTo::Peer(from, request);
-                admitted.and_then(|()| self.handoff.keep_durably(target, row, waiter))
+        let outcome = match known {
+            Err(Refusal::NotServing) => Err(Turned::Early),
+            Err(refusal) => Err(Turned::Away(refusal)),
+            Ok(()) => self.take_write(from, &write, partition),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(Turned::Early) => {
+                self.on_early(from, &topology, Message::Write(write));
             }
-            None => {
-                let partition = topology.ring.partition_of(&row.key);
-                let reply_to = ReplyTo::Peer(from, request);
-                self.replica.write(row, partition, time_left, reply_to)
-            }
-        });
-        if let Err(refusal) = outcome {
-            self.acknowledge(from, request, Err(refusal));
+            Err(Turned::Away(refusal)) => self.acknowledge(from, write.request, Err(refusal)),
         }
+    }
+
+    fn take_write(
+        &self,
+        from: NodeId,
+        write: &Write,
+        partition: PartitionId,
+    ) -> Result<(), Turned> {
+        let Write { request, row, epoch, hint_for, time_left } = write.clone();
+        let reply_to = ReplyTo::Peer(from, request);
+        let Some(target) = hint_for else {
+            return self.gate.write(row, partition, epoch, time_left, reply_to);
+        };
+        let admitted = self.topology.load().admits_hint(partition, epoch);
+        let outcome = match (time_left.is_zero(), admitted) {
+            (true, _) => Err(Refusal::Expired),
+            (_, false) => Err(Refusal::StaleRing),
+            _ => self.replica.admit_stamp(&row),
+        };
+        let kept = outcome.and_then(|()| self.handoff.keep_durably(target, row, reply_to));
+        kept.map_err(Turned::Away)
     }
 
     fn on_read(&self, from: NodeId, read: Read) {
         let topology = self.topology.load();
-        let known = topology.check_keyspace(read.keyspace);
-        if known == Err(Refusal::NotServing) {
-            return self.on_early(from, read.keyspace, Message::Read(read));
-        }
         let partition = topology.ring.partition_of(&read.key);
-        let held = |()| match read.time_left.is_zero() {
-            true => Err(Refusal::Expired),
-            false => self.replica.read(read.keyspace, partition, &read.key, read.want),
+        let Read { keyspace, epoch, want, .. } = read;
+        let outcome = match topology.check_keyspace(keyspace) {
+            Err(Refusal::NotServing) => Err(Turned::Early),
+            Err(refusal) => Err(Turned::Away(refusal)),
+            Ok(()) if read.time_left.is_zero() => Err(Turned::Away(Refusal::Expired)),
+            Ok(()) => self.gate.read(keyspace, partition, &read.key, epoch, want),
         };
-        let outcome = known.and_then(held);
+        let outcome = match outcome {
+            Err(Turned::Early) => return self.on_early(from, &topology, Message::Read(read)),
+            Err(Turned::Away(refusal)) => Err(refusal),
+            Ok(found) => Ok(found),
+        };
         let reply = ReadReply { request: read.request, outcome };
         self.reply(from, Class::Client, Message::ReadReply(reply));
     }

@@ -86,6 +86,7 @@ mod tests {
             request: RequestId(number),
             keyspace: KeyspaceId(7),
             key: Key::from("k"),
+            epoch: crate::types::Epoch(0),
             want: Want::Value,
             time_left,
         })

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::config::HintLimits;
 use crate::net::transport::Transport;
@@ -19,14 +19,17 @@ use crate::node::committer::{Completions, ReplyTo};
 use crate::node::coordinator::pending::first_number;
 use crate::node::coordinator::{NUMBERS, Owner};
 use crate::node::env::{Env, run_blocking};
+use crate::node::gate::{Gate, Turned};
 use crate::node::health::Health;
 use crate::node::local::Local;
 use crate::node::members::Members;
 use crate::node::status::Activity;
 use crate::node::tasks::Stop;
+use crate::node::topology::Topology;
 use crate::protocol::hints::delivery::FetchedHint;
 use crate::protocol::hints::{Delivery, DeliveryEffect, DeliverySetup, HintPolicy, NotAdmitted};
 use crate::protocol::message::{Class, Message, Refusal, Write};
+use crate::protocol::planted::{Planted, planted};
 use crate::storage::hint_log::{Hint, HintLog, HintLogError, QueuedHint};
 use crate::telemetry::Metrics;
 use crate::types::{Moment, NodeId, Row};
@@ -57,9 +60,25 @@ impl Lane {
 
 /// What a lane wants from the disk.
 enum DiskWork {
-    Fetch { target: NodeId, after: u64, bytes_max: u64 },
-    Acknowledge { target: NodeId, up_to: u64 },
-    Drop { target: NodeId },
+    Fetch {
+        target: NodeId,
+        after: u64,
+        bytes_max: u64,
+    },
+    Acknowledge {
+        target: NodeId,
+        up_to: u64,
+    },
+    Drop {
+        target: NodeId,
+    },
+    /// The target does not own the key any more: those who do get the row.
+    Redirect {
+        target: NodeId,
+        id: u64,
+        row: Row,
+        owners: Vec<NodeId>,
+    },
 }
 
 /// Drives hinted handoff.
@@ -71,6 +90,7 @@ pub(crate) struct HintedHandoff {
     metrics: Arc<Metrics>,
     transport: Arc<dyn Transport>,
     members: Arc<Members>,
+    gate: Arc<Gate>,
     policy: HintPolicy,
     setup: DeliverySetup,
     /// What is added to a hint's position to number its message: positions that a crash took back
@@ -88,6 +108,7 @@ impl HintedHandoff {
         limits: HintLimits,
         transport: Arc<dyn Transport>,
         members: Arc<Members>,
+        gate: Arc<Gate>,
     ) -> Self {
         let handoff = HintedHandoff {
             env: Arc::clone(&local.env),
@@ -98,6 +119,7 @@ impl HintedHandoff {
             metrics: Arc::clone(&local.metrics),
             transport,
             members,
+            gate,
             policy: HintPolicy::new(limits.window, limits.bytes_per_target_max),
             setup: DeliverySetup::at_rate(limits.replay_bytes_per_second),
             lanes: Mutex::new(BTreeMap::new()),
@@ -325,7 +347,7 @@ impl HintedHandoff {
         for (target, lane) in lanes.iter_mut() {
             while let Some(effect) = lane.delivery.poll() {
                 match effect {
-                    DeliveryEffect::Send { id } => self.send(*target, lane, id, now),
+                    DeliveryEffect::Send { id } => work.extend(self.send(*target, lane, id, now)),
                     DeliveryEffect::Fetch { after, bytes_max, .. } => {
                         work.push(DiskWork::Fetch { target: *target, after, bytes_max });
                     }
@@ -339,18 +361,25 @@ impl HintedHandoff {
         work
     }
 
-    fn send(&self, target: NodeId, lane: &mut Lane, id: u64, now: Moment) {
-        let Some(row) = lane.rows.get(&id) else { return };
+    fn send(&self, target: NodeId, lane: &mut Lane, id: u64, now: Moment) -> Option<DiskWork> {
+        let row = lane.rows.get(&id)?;
         if self.members.is_dropped(row.keyspace) {
             lane.finish(id, now);
             self.metrics.hints_expired.inc();
-            return;
+            return None;
         }
+        let topology = self.gate.topology.load();
+        if let Some(owners) = others_own(&topology, target, row) {
+            return Some(DiskWork::Redirect { target, id, row: row.clone(), owners });
+        }
+        let epoch = topology.epoch;
         let request = Owner::Hint.request(self.first_number.wrapping_add(id));
-        let write = Write { request, row: row.clone(), hint_for: None, time_left: HINT_TIME_LEFT };
+        let (row, time_left) = (row.clone(), HINT_TIME_LEFT);
+        let write = Write { request, row, epoch, hint_for: None, time_left };
         if self.transport.send(target, Class::Hint, Message::Write(write)).is_err() {
             lane.delivery.on_unsent(id, now);
         }
+        None
     }
 
     async fn work(&self, item: DiskWork) {
@@ -367,6 +396,9 @@ impl HintedHandoff {
             DiskWork::Acknowledge { target, up_to } => {
                 run_blocking(&*self.env, move || log.acknowledge(target, up_to)).await
             }
+            DiskWork::Redirect { target, id, row, owners } => {
+                self.redirect(target, id, &row, owners).await
+            }
             DiskWork::Drop { target } => {
                 run_blocking(&*self.env, move || log.drop_target(target)).await
             }
@@ -374,6 +406,50 @@ impl HintedHandoff {
         if let Err(error) = done {
             tracing::error!(%error, "the hint log failed");
         }
+    }
+
+    /// Gives a hint to those who own its key now, and lets go of it once that is durable.
+    async fn redirect(
+        &self,
+        target: NodeId,
+        id: u64,
+        row: &Row,
+        owners: Vec<NodeId>,
+    ) -> Result<(), HintLogError> {
+        if !planted(Planted::HintOfFormerOwnerDropped) {
+            for owner in owners {
+                if owner != self.gate.own {
+                    self.append(owner, row.clone());
+                } else if let Err(error) = self.take_here(row).await {
+                    tracing::debug!(%error, "a hint stays: its row cannot be taken now");
+                    self.with_lane(target, |delivery, now| delivery.on_unsent(id, now));
+                    return Ok(());
+                }
+            }
+            let log = Arc::clone(&self.log);
+            run_blocking(&*self.env, move || log.flush(true)).await?;
+        }
+        let now = self.env.now();
+        if let Some(lane) = self.lanes.lock().get_mut(&target) {
+            lane.finish(id, now);
+        }
+        self.metrics.hints_redirected.inc();
+        Ok(())
+    }
+
+    async fn take_here(&self, row: &Row) -> Result<(), Refusal> {
+        let topology = self.gate.topology.load();
+        let (partition, epoch) = (topology.ring.partition_of(&row.key), topology.epoch);
+        let (sender, durable) = oneshot::channel();
+        let waiter = ReplyTo::Waiter(sender);
+        let taken = self.gate.write(row.clone(), partition, epoch, HINT_TIME_LEFT, waiter);
+        taken.map_err(Turned::refusal)?;
+        durable.await.unwrap_or(Err(Refusal::NotServing))
+    }
+
+    /// Whether nothing is kept for anybody.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.log.buffered_bytes() == 0 && self.log.targets().iter().all(|kept| kept.hints == 0)
     }
 
     fn fetched(&self, target: NodeId, hints: Vec<QueuedHint>) {
@@ -392,4 +468,12 @@ impl HintedHandoff {
         }
         lane.delivery.on_fetched(&fetched, fetched.is_empty(), now);
     }
+}
+
+/// Who owns the key of a row, if its target does not any more.
+fn others_own(topology: &Topology, target: NodeId, row: &Row) -> Option<Vec<NodeId>> {
+    let placement = topology.placement(row.keyspace)?;
+    let partition = placement.ring.partition_of(&row.key);
+    let owners = placement.owners(partition);
+    (!owners.is_empty() && !owners.contains(&target)).then_some(owners)
 }

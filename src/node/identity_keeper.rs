@@ -47,18 +47,12 @@ impl IdentityKeeper {
         self.identity.lock().members.clone()
     }
 
-    /// Whether the node lost its engine and has not refilled since.
-    pub(crate) fn is_engine_lost(&self) -> bool {
-        self.identity.lock().engine_lost
-    }
-
     /// Whether this node founded its cluster.
     pub(crate) fn is_founder(&self) -> bool {
         self.identity.lock().founder
     }
 
-    /// Keeps the cluster that the node belongs to and how it came to it: one that joins must
-    /// refill first.
+    /// Keeps the cluster that the node belongs to, and whether it founded it.
     pub(crate) fn keep_cluster(
         &self,
         cluster: ClusterSettings,
@@ -66,7 +60,6 @@ impl IdentityKeeper {
     ) -> Result<(), IdentityError> {
         self.change(|identity| {
             identity.cluster = Some(cluster);
-            identity.rebuilding |= entry == Entry::Joining;
             identity.founder |= entry == Entry::Founding;
         })
     }
@@ -78,10 +71,7 @@ impl IdentityKeeper {
 
     /// Keeps that the node has refilled.
     pub(crate) fn keep_complete(&self) -> Result<(), IdentityError> {
-        self.change(|identity| {
-            identity.rebuilding = false;
-            identity.engine_lost = false;
-        })
+        self.change(|identity| identity.rebuilding = false)
     }
 
     /// Keeps a stamp below which the node will never stamp again.

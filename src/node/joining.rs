@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::node::assembly::Moves;
 use crate::node::env::Env;
 use crate::node::groups::gateway::Gateway;
 use crate::node::groups::system::SystemClient;
@@ -24,6 +25,9 @@ pub(crate) struct Joining {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) system: Arc<SystemClient>,
     pub(crate) members: Arc<Members>,
+    /// Whether the node takes its place on the ring by itself.
+    pub(crate) joins: bool,
+    pub(crate) moves: Moves,
 }
 
 impl Joining {
@@ -34,6 +38,7 @@ impl Joining {
             let state = decided.borrow_and_update().clone();
             if let Some(state) = &state {
                 self.members.on_state(state);
+                self.moves.wake();
             }
             let own = self.members.own_member();
             let known = state.as_ref().is_some_and(|state| is_known(state, self.own, &own));
@@ -52,7 +57,8 @@ impl Joining {
     }
 
     async fn describe(&self, member: Member) {
-        let command = SystemCommand::Describe { node: self.own, member };
+        let joins = self.joins;
+        let command = SystemCommand::Describe { node: self.own, member, joins };
         match self.system.propose(command).await {
             Ok(SystemReply::Described { system_replica, .. }) => {
                 self.gateway.host_system(system_replica);

@@ -175,7 +175,6 @@ fn load_identity(env: &dyn Env, files: &dyn Files) -> Result<Identity, StartErro
         members: MemberSet::new(),
         clock_floor: Timestamp::default(),
         rebuilding: false,
-        engine_lost: false,
     });
     // A generation that starts at the wall clock stays above those of an identity that was lost.
     identity.generation = (identity.generation + 1).max(env.wall_ms());
@@ -186,9 +185,7 @@ fn load_identity(env: &dyn Env, files: &dyn Files) -> Result<Identity, StartErro
 /// belongs to no cluster yet had nothing to lose.
 fn note_loss(identity: &mut Identity, env: &dyn Env) {
     identity.incarnation = Incarnation(env.random());
-    // A node that was lost while it refilled for the first time had acknowledged writes, too.
     identity.rebuilding = identity.cluster.is_some();
-    identity.engine_lost = identity.rebuilding;
 }
 
 /// What the log gave back.
@@ -289,6 +286,10 @@ impl Replay<'_> {
             LogRecord::Group(record) => self.group_logs.on_record(lsn, &record)?,
             LogRecord::DropKeyspace(keyspace) => {
                 self.store.drop_keyspace(keyspace, self.now);
+                self.publish(lsn, None);
+            }
+            LogRecord::DropPartition(keyspace, partition) => {
+                self.store.drop_partition((keyspace, partition), self.now);
                 self.publish(lsn, None);
             }
         }

@@ -5,6 +5,7 @@
 //! with the members that it knew when it stopped, or that a seed told it of; a digest in each
 //! node's gossip shows those that are behind.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,11 +18,13 @@ use crate::node::env::{Env, run_blocking};
 use crate::node::health::Health;
 use crate::node::identity_keeper::IdentityKeeper;
 use crate::node::tasks::Stop;
-use crate::node::topology::{Keyspaces, Topology, TopologyCell};
+use crate::node::topology::{Keyspaces, Placed, Topology, TopologyCell};
 use crate::protocol::membership::view::{ClusterView, Heard, State};
 use crate::protocol::membership::{Member, MemberSet};
-use crate::protocol::ring::{Ring, RingError};
+use crate::protocol::ring::RingError;
 use crate::protocol::system::SystemState;
+use crate::protocol::system::placing::Placing;
+use crate::protocol::system::transfers::Report;
 use crate::types::{Epoch, KeyspaceId, NodeId};
 
 /// What the node knows of its cluster's members.
@@ -31,6 +34,7 @@ struct Known {
     sightings: Arc<Vec<Sighting>>,
     facts: NodeFacts,
     epoch: Epoch,
+    placing: Placing,
     keyspaces: Keyspaces,
     /// Whether the system group knows this node in its present life.
     is_admitted: bool,
@@ -128,7 +132,8 @@ impl Members {
             view,
             sightings: Arc::new(Vec::new()),
             facts,
-            epoch: Epoch(1),
+            epoch: Epoch(0),
+            placing: Placing::default(),
             keyspaces: Keyspaces::founding(settings.replication),
             is_admitted: false,
         };
@@ -169,6 +174,7 @@ impl Members {
             known.is_admitted =
                 own.is_some_and(|own| own.member.incarnation == known.facts.incarnation);
             known.epoch = state.epoch();
+            known.placing = state.placing().clone();
             known.set = set;
             known.keyspaces = keyspaces;
         });
@@ -218,6 +224,18 @@ impl Members {
     pub(crate) fn sighting(&self, node: NodeId) -> Option<Sighting> {
         let sightings = Arc::clone(&self.known.lock().sightings);
         sightings.iter().find(|sighting| sighting.facts.node_id == node).cloned()
+    }
+
+    /// What all nodes say of themselves, as far as moves of partitions depend on it.
+    pub(crate) fn reports(&self) -> BTreeMap<NodeId, Report> {
+        let known = self.known.lock();
+        let own = (self.own, Report { epoch: known.epoch, up: true });
+        let report = |sighting: &Sighting| {
+            let NodeFacts { node_id, epoch, .. } = sighting.facts;
+            (node_id, Report { epoch, up: sighting.alive })
+        };
+        let heard = known.sightings.iter().map(report);
+        heard.filter(|(node, _)| known.set.get(*node).is_some()).chain([own]).collect()
     }
 
     /// For how long a node has been down; `None` while it is up.
@@ -280,7 +298,7 @@ impl Members {
     fn update(&self, change: impl FnOnce(&mut Known)) {
         let mut known = self.known.lock();
         let (before, up_before) = (known.set.clone(), up(&known));
-        let keyspaces_before = (known.keyspaces.clone(), known.is_admitted);
+        let decided_before = (known.keyspaces.clone(), known.is_admitted, known.epoch);
         change(&mut known);
         let now = self.seams.env.now();
         let set_changed = known.set != before;
@@ -289,13 +307,13 @@ impl Members {
             known.view.on_members(&set, now);
         }
         let up_changed = up(&known) != up_before;
-        let keyspaces_changed =
-            (&keyspaces_before.0, keyspaces_before.1) != (&known.keyspaces, known.is_admitted);
-        if set_changed || up_changed || keyspaces_changed {
+        let decided = (known.keyspaces.clone(), known.is_admitted, known.epoch);
+        if set_changed || up_changed || decided != decided_before {
             self.swap_topology(&known);
         }
+        let epoch_changed = decided.2 != decided_before.2;
         drop(known);
-        if set_changed || up_changed {
+        if set_changed || up_changed || epoch_changed {
             self.announce();
         }
         if set_changed {
@@ -319,17 +337,17 @@ impl Members {
 
     /// Tells the transport whom to connect to, and gossip what the member set is.
     fn announce(&self) {
-        let (peers, forgotten, digest) = {
+        let (peers, forgotten, digest, epoch) = {
             let known = self.known.lock();
             let others = known.set.iter().filter(|(node, _)| *node != self.own);
             let members = others.map(|(node, member)| (node, known.address(node, member)));
             let peers: Vec<(NodeId, SocketAddr)> = members.chain(known.strangers()).collect();
             let forgotten: Vec<NodeId> = known.set.forgotten().iter().copied().collect();
-            (peers, forgotten, known.set.digest())
+            (peers, forgotten, known.set.digest(), known.epoch)
         };
         self.seams.transport.set_forgotten(&forgotten);
         self.seams.transport.set_peers(&peers);
-        self.describe(|facts| facts.members_digest = digest);
+        self.describe(|facts| (facts.members_digest, facts.epoch) = (digest, epoch));
     }
 
     async fn persist(&self) {
@@ -377,8 +395,8 @@ fn member_set(state: &SystemState) -> MemberSet {
 }
 
 fn make_topology(partitions: u32, known: &Known) -> Result<Topology, RingError> {
-    let members = known.set.ring_members();
-    let make_ring = |factor| Ring::new(known.epoch, partitions, factor, &members);
+    let placed = Placed { epoch: known.epoch, partitions, placing: &known.placing };
     let up = up(known).into_iter().collect();
-    Topology::new(known.keyspaces.clone(), up, known.is_admitted, make_ring)
+    let members = known.set.iter().map(|(node, _)| node).collect();
+    Topology::new(known.keyspaces.clone(), (members, up), known.is_admitted, placed)
 }

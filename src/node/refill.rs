@@ -1,66 +1,45 @@
-//! Fills a node that lacks rows: one that lost its engine, or one that has just joined.
+//! Fills a node that has lost its engine.
 //!
 //! For each leaderless keyspace and each partition that the node is a primary of there, it lists
-//! the rows of those who held it without this node: the other primaries, and the primaries of the
-//! ring that this node is not on. Until it has heard enough of them that every write acknowledged
-//! by the keyspace's default write quorum must be among what it heard, the node's answers do not
-//! count towards read quorums.
+//! the rows of the other primaries, and of those that would be primaries without this node. Until
+//! it has heard enough of them that every write acknowledged by the keyspace's default write quorum
+//! must be among what it heard, the node's answers do not count towards read quorums.
 //!
-//! How many are enough depends on why rows are missing. A node that has just joined hears those who
-//! held the partition before it came. One that lost its engine was itself among those who
-//! acknowledged, so each of its writes may lie on one replica less than its quorum had, and more of
-//! the other primaries must be heard. A source that is still refilling does not count, unless all
-//! sources have been heard: then nobody knows more.
+//! The node was itself among those who acknowledged, so each of its writes may lie on one replica
+//! less than its quorum had, and more of the other primaries must be heard. A source that is still
+//! refilling does not count, unless all sources have been heard: then nobody knows more.
 //!
 //! Which keyspaces there are, the node learns from the system group, so it is not complete before
 //! that knows it in its present life. A keyspace that is created later was never placed on a ring
-//! without this node.
-//!
-//! Caveat: writes that race a change of the ring on nodes that do not know of it yet are not
-//! fenced; that takes ring epochs agreed by all (see `docs/ARCHITECTURE.md`).
+//! without this node. Partitions that move to the node are another matter:
+//! [`crate::node::transfers`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::config::Replication;
 use crate::net::transport::Transport;
-use crate::node::committer::{Committer, ReplyTo, Submission};
-use crate::node::coordinator::Owner;
-use crate::node::coordinator::pending::first_number;
 use crate::node::env::Env;
 use crate::node::health::Health;
+use crate::node::pages::{Pages, Place, Wish};
 use crate::node::tasks::Stop;
 use crate::node::topology::{Placement, Topology, TopologyCell};
-use crate::protocol::message::{Class, Message, Refusal, Scan, ScanPage, ScanReply};
+use crate::protocol::message::Refusal;
 use crate::protocol::quorum::requirement::default_in_effect;
 use crate::protocol::ring::Ring;
+use crate::protocol::system::placing::partition_ids;
 use crate::telemetry::Metrics;
-use crate::types::{Key, KeyspaceId, Moment, NodeId, PartitionId, Row};
-
-/// Bytes of one page.
-const PAGE_BYTES: u32 = 256 << 10;
-
-/// How long one page is waited for before it is asked for again.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::types::{NodeId, PartitionId};
 
 /// How long a source that cannot serve now is left alone.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// One partition of one keyspace.
-type Place = (KeyspaceId, PartitionId);
-
 /// One source of one of them.
 type Piece = (Place, NodeId);
-
-struct Waiting {
-    from: NodeId,
-    page: oneshot::Sender<ScanReply>,
-}
 
 /// Pulls the rows that this node lacks.
 pub(crate) struct Refill {
@@ -68,33 +47,17 @@ pub(crate) struct Refill {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) topology: Arc<TopologyCell>,
-    pub(crate) committer: Arc<Committer>,
+    pub(crate) pages: Arc<Pages>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Whether the node had rows and lost them, rather than has just joined.
-    pub(crate) engine_lost: bool,
     pub(crate) state: RefillState,
 }
 
 /// What a refill has got so far.
+#[derive(Default)]
 pub(crate) struct RefillState {
-    waiting: Mutex<BTreeMap<u64, Waiting>>,
-    next: AtomicU64,
     heard: Mutex<Heard>,
     woken: Notify,
-}
-
-impl RefillState {
-    /// Nothing yet. Requests are numbered from a random number up, as
-    /// [`Pending`](crate::node::coordinator::pending::Pending) does.
-    pub(crate) fn new(random: u64) -> Self {
-        RefillState {
-            waiting: Mutex::default(),
-            next: AtomicU64::new(first_number(random)),
-            heard: Mutex::default(),
-            woken: Notify::new(),
-        }
-    }
 }
 
 /// The pieces that were heard, and whether their source was complete.
@@ -128,23 +91,6 @@ impl Refill {
         self.state.woken.notify_one();
     }
 
-    /// Takes a page, or why there is none.
-    pub(crate) fn on_page(&self, from: NodeId, reply: ScanReply) {
-        let Some((Owner::Scan, number)) = Owner::of(reply.request) else { return };
-        let mut waiting = self.state.waiting.lock();
-        if waiting.get(&number).is_some_and(|waiting| waiting.from == from)
-            && let Some(waiting) = waiting.remove(&number)
-        {
-            // Who gave up on the page asks for it again.
-            let _gave_up = waiting.page.send(reply);
-        }
-    }
-
-    /// Stops waiting for a peer whose stream is gone.
-    pub(crate) fn on_disconnected(&self, peer: NodeId) {
-        self.state.waiting.lock().retain(|_, waiting| waiting.from != peer);
-    }
-
     /// Pieces heard and pieces in all, for status.
     pub(crate) fn progress(&self) -> (usize, usize) {
         let plan = self.plan(&self.topology.load());
@@ -166,7 +112,7 @@ impl Refill {
     }
 
     fn plan(&self, topology: &Topology) -> Plan {
-        Plan::new(topology, self.own, self.engine_lost)
+        Plan::new(topology, self.own)
     }
 
     /// Lists every piece of the plan that can be reached and was not heard yet. A source that
@@ -195,62 +141,18 @@ impl Refill {
     async fn pull_piece(&self, (place, source): Piece) -> Result<bool, Refusal> {
         let (mut after, mut complete) = (None, true);
         loop {
-            let reply = self.page(place, source, after.clone()).await?;
+            let wish = Wish { after: after.clone(), ..Wish::default() };
+            let reply = self.pages.ask(place, source, wish).await?;
             let page = reply.outcome?;
             complete &= reply.complete;
             after = page.rows.last().map(|(key, _)| key.clone()).or(after);
             let done = page.done;
-            self.store(place, page).await?;
+            self.metrics.refill_rows.inc_by(page.rows.len() as u64);
+            self.pages.keep(place, page).await?;
             if done {
                 return Ok(complete);
             }
         }
-    }
-
-    async fn page(
-        &self,
-        (keyspace, partition): Place,
-        source: NodeId,
-        after: Option<Key>,
-    ) -> Result<ScanReply, Refusal> {
-        let number = self.state.next.fetch_add(1, Ordering::Relaxed);
-        let (sender, receiver) = oneshot::channel();
-        self.state.waiting.lock().insert(number, Waiting { from: source, page: sender });
-        let scan = Scan {
-            request: Owner::Scan.request(number),
-            keyspace,
-            partition,
-            after,
-            page_bytes_max: PAGE_BYTES,
-        };
-        let sent = self.transport.send(source, Class::Transfer, Message::Scan(scan));
-        let outcome = match sent {
-            Err(_) => Err(Refusal::NotServing),
-            Ok(()) => tokio::select! { biased;
-                reply = receiver => reply.map_err(|_| Refusal::NotServing),
-                () = self.env.sleep_until(self.env.now() + PAGE_TIMEOUT) => Err(Refusal::Expired),
-            },
-        };
-        self.state.waiting.lock().remove(&number);
-        outcome
-    }
-
-    async fn store(&self, (keyspace, partition): Place, page: ScanPage) -> Result<(), Refusal> {
-        if page.rows.is_empty() {
-            return Ok(());
-        }
-        self.metrics.refill_rows.inc_by(page.rows.len() as u64);
-        let (sender, durable) = oneshot::channel();
-        let mut waiter = Some(sender);
-        let last = page.rows.len() - 1;
-        let submissions = page.rows.into_iter().enumerate().map(|(index, (key, record))| {
-            let waiter = if index == last { waiter.take() } else { None };
-            let reply_to = waiter.map_or(ReplyTo::Nobody, ReplyTo::Waiter);
-            let row = Row { keyspace, key, record };
-            Submission { row, partition, expires: Moment(u64::MAX), reply_to }
-        });
-        self.committer.submit_together(submissions)?;
-        durable.await.unwrap_or(Err(Refusal::NotServing))
     }
 }
 
@@ -271,19 +173,19 @@ struct Wanted {
 }
 
 impl Plan {
-    fn new(topology: &Topology, own: NodeId, engine_lost: bool) -> Plan {
+    fn new(topology: &Topology, own: NodeId) -> Plan {
         let mut rings_before: BTreeMap<u32, Ring> = BTreeMap::new();
         let mut places = BTreeMap::new();
         for (keyspace, placement) in topology.placements() {
-            let factor = placement.replication.factor;
-            let before =
-                rings_before.entry(factor).or_insert_with(|| ring_without(&placement.ring, own));
-            for partition in placement.ring.partitions_of(own) {
-                let wanted = match engine_lost {
-                    true => Wanted::after_loss(placement, before, partition, own),
-                    false => Wanted::after_joining(placement, before, partition, own),
-                };
-                places.insert((keyspace, partition), wanted);
+            for partition in partition_ids(placement.ring.partitions()) {
+                let ring = placement.read_ring(partition);
+                if ring.primaries(partition).contains(&own) {
+                    let factor = placement.replication.factor;
+                    let before =
+                        rings_before.entry(factor).or_insert_with(|| ring_without(ring, own));
+                    let wanted = Wanted::after_loss(placement, (ring, before), partition, own);
+                    places.insert((keyspace, partition), wanted);
+                }
             }
         }
         Plan { places }
@@ -297,19 +199,16 @@ impl Plan {
 }
 
 impl Wanted {
-    /// Any write quorum among those that held the partition before this node came meets any set of
-    /// this size.
-    fn after_joining(placement: &Placement, before: &Ring, at: PartitionId, own: NodeId) -> Wanted {
-        let holders: BTreeSet<NodeId> = before.primaries(at).iter().copied().collect();
-        let enough = holders.len().saturating_sub(write_quorum(placement, before)) + 1;
-        Wanted::new(others(&placement.ring, at, own), holders, enough)
-    }
-
     /// Any write quorum of the primaries that this node was in meets any set of this size among the
     /// others. (A write that this node alone acknowledged is lost, whoever is heard.)
-    fn after_loss(placement: &Placement, before: &Ring, at: PartitionId, own: NodeId) -> Wanted {
-        let holders = others(&placement.ring, at, own);
-        let without_own = write_quorum(placement, &placement.ring).saturating_sub(1);
+    fn after_loss(
+        placement: &Placement,
+        (ring, before): (&Ring, &Ring),
+        at: PartitionId,
+        own: NodeId,
+    ) -> Wanted {
+        let holders = others(ring, at, own);
+        let without_own = write_quorum(placement, ring).saturating_sub(1);
         let enough = holders.len().saturating_sub(without_own) + 1;
         Wanted::new(before.primaries(at).iter().copied().collect(), holders, enough)
     }

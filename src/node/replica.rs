@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::node::clock::Clock;
 use crate::node::committer::{Committer, ReplyTo, Submission};
 use crate::node::env::Env;
@@ -73,6 +75,16 @@ impl Replica {
     /// False while this node may lack rows that it should have.
     pub(crate) fn is_complete(&self) -> bool {
         !self.health.is_rebuilding()
+    }
+
+    /// Resolves once everything that was queued for the log by now is durable and visible.
+    ///
+    /// # Errors
+    /// [`Refusal::LogFailed`] when that will not be.
+    pub(crate) async fn settle(&self) -> Result<(), Refusal> {
+        let (sender, settled) = oneshot::channel();
+        self.committer.submit_group(Vec::new(), ReplyTo::Waiter(sender))?;
+        settled.await.unwrap_or(Err(Refusal::LogFailed))
     }
 
     /// One page of a partition's rows. May block on the disk.

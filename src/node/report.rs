@@ -117,7 +117,7 @@ fn read_cluster_gauges(node: &Node, attached: &Attached) {
     let metrics = node.metrics();
     let topology = attached.topology.load();
     metrics.requests_in_flight.set(attached.coordinator.in_flight() as u64);
-    metrics.members.set(topology.ring.members().len() as u64);
+    metrics.members.set(topology.members.len() as u64);
     metrics.members_up.set(topology.up.len() as u64);
     metrics.ring_epoch.set(topology.ring.epoch().0);
     for hints in node.local.hint_log.targets() {
@@ -229,6 +229,7 @@ fn activities(node: &Node, attached: Option<&Attached>) -> Vec<Activity> {
     if let Some(attached) = attached {
         activities.push(attached.handoff.activity());
         activities.push(refill_activity(node, attached));
+        activities.push(attached.moves.transfers.activity());
         activities.push(groups::activity(&groups::status(node, Some(attached))));
     }
     activities
@@ -286,7 +287,8 @@ fn warnings(node: &Node, attached: Option<&Attached>) -> Vec<String> {
         let placement = topology.default_placement();
         if placement.is_under_replicated() {
             warnings.push(format!(
-                "{} members are fewer than the replication factor {}: quorums are their majority",
+                "{} members on the ring are fewer than the replication factor {}: quorums are their \
+                 majority",
                 topology.ring.members().len(),
                 placement.replication.factor
             ));

@@ -1,5 +1,6 @@
 //! A running node, as the interfaces see it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::config::{Config, Limits};
 use crate::net::transport::Transport;
-use crate::node::assembly::Close;
+use crate::node::assembly::{Close, Moves};
 use crate::node::coordinator::Coordinator;
 use crate::node::dispatcher::Dispatcher;
 use crate::node::groups::begin::GroupHandles;
@@ -31,6 +32,7 @@ use crate::protocol::group::command::Action;
 use crate::protocol::membership::MemberSet;
 use crate::protocol::ring::Ring;
 use crate::protocol::system::keyspace::{Keyspace, Mode};
+use crate::protocol::system::state::Standing;
 use crate::protocol::system::{SystemCommand, SystemReply, SystemState};
 use crate::telemetry::{Metrics, Operation};
 use crate::types::{GroupId, Key, KeyspaceId, Moment, NodeId, Row};
@@ -59,6 +61,9 @@ pub(crate) struct Attached {
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) handoff: Arc<HintedHandoff>,
     pub(crate) refill: Arc<Refill>,
+    pub(crate) moves: Moves,
+    /// Whether the node has just joined, and has never been ready.
+    pub(crate) joins: AtomicBool,
     pub(crate) groups: GroupHandles,
     pub(crate) close: Mutex<Option<Close>>,
 }
@@ -434,6 +439,9 @@ impl Node {
     }
 
     fn attached_waits_for(&self, attached: &Attached) -> Option<String> {
+        if let Some(waits) = self.waits_for_partitions(attached) {
+            return Some(waits);
+        }
         if self.local.health.is_rebuilding() {
             let (heard, all) = attached.refill.progress();
             return Some(format!("refilling from other replicas: {heard} of {all} pieces"));
@@ -447,6 +455,27 @@ impl Node {
         let waited = self.local.env.now().since(attached.since);
         (reached < needed && waited < QUORUM_GRACE)
             .then(|| format!("{reached} of the {needed} nodes of a quorum are connected"))
+    }
+
+    /// A node that has just joined is ready once its place on the ring is filled, so that it is not
+    /// sent more work than it can share. It is asked only until that is so for the first time.
+    fn waits_for_partitions(&self, attached: &Attached) -> Option<String> {
+        let Some(state) = attached.groups.gateway.system() else {
+            return Some("the system group has not told it where partitions lie".to_owned());
+        };
+        let own = self.identity().node_id();
+        let known = state.members().get(&own);
+        if known.is_none() && attached.joins.load(Ordering::Relaxed) {
+            return Some("it asks to become a member".to_owned());
+        }
+        let takes_place = known.is_some_and(|own| own.standing == Standing::Active);
+        let waits = takes_place && !state.placing().is_settled();
+        if waits && attached.joins.load(Ordering::Relaxed) {
+            let left = state.placing().unsettled(state.partitions());
+            return Some(format!("{left} partitions are on their way to where they are to lie"));
+        }
+        attached.joins.store(false, Ordering::Relaxed);
+        None
     }
 
     fn finish<T>(

@@ -2,25 +2,33 @@
 //! whole.
 //!
 //! Every leaderless keyspace has a [`Placement`] of its own. Keyspaces of one replication factor
-//! share a ring, and all rings are of the same members, so a key's partition is the same on each.
+//! share their rings: one for each layout that partitions lie by or move to
+//! ([`crate::protocol::system::placing`]). A key's partition is the same on each.
+//!
+//! What a coordinator has decided under one epoch may be out of date where it arrives:
+//! [`Topology::admits_write`] and [`Topology::admits_read`] say whether that does harm.
 //!
 //! Caveat: a keyspace whose factor is raised has its rows where they were. Until repair has taken
 //! them along, a read may meet none of the replicas that hold them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::Replication;
+use crate::node::env::Env;
 use crate::node::request::{RequestError, RequestOptions};
 use crate::protocol::message::Refusal;
+use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::requirement::{Asked, default_in_effect};
 use crate::protocol::ring::{Ring, RingError};
 use crate::protocol::system::SystemState;
 use crate::protocol::system::keyspace::{Keyspace, Mode};
-use crate::types::{KeyspaceId, NodeId};
+use crate::protocol::system::placing::{LayoutId, Located, Placing, partition_ids};
+use crate::types::{Epoch, KeyspaceId, Moment, NodeId, PartitionId};
 
 /// The cluster's keyspaces, as far as placing rows goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,21 +74,91 @@ impl Keyspaces {
 /// Which nodes hold the rows of a keyspace, and how many of them answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
-    /// Who owns what.
+    /// Who is to own what.
     pub(crate) ring: Arc<Ring>,
     /// N, R and W.
     pub(crate) replication: Replication,
+    rings: Arc<BTreeMap<LayoutId, Arc<Ring>>>,
+    located: Arc<[Located]>,
+}
+
+/// The rings by which a partition takes writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteRings<'t> {
+    /// That of its present owners.
+    pub(crate) present: &'t Ring,
+    /// That of its coming owners, while it moves.
+    pub(crate) coming: Option<&'t Ring>,
+}
+
+/// What becomes of a request that a replica was sent under some epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is served.
+    Serve,
+    /// It comes from a coordinator that has heard of the ring what this node has not, and may be
+    /// right in thinking that this node owns the key.
+    Early,
+    /// It would do harm, or its coordinator is wrong about this node.
+    Stale,
 }
 
 impl Placement {
     /// The number of replicas that a read must hear.
-    pub(crate) fn read_quorum(&self, options: &RequestOptions) -> Result<u32, RequestError> {
-        self.required("r", self.replication.read_quorum, options)
+    pub(crate) fn read_quorum(
+        &self,
+        ring: &Ring,
+        options: &RequestOptions,
+    ) -> Result<u32, RequestError> {
+        self.required("r", self.replication.read_quorum, ring, options)
     }
 
     /// The number of replicas that must acknowledge a write.
-    pub(crate) fn write_quorum(&self, options: &RequestOptions) -> Result<u32, RequestError> {
-        self.required("w", self.replication.write_quorum, options)
+    pub(crate) fn write_quorum(
+        &self,
+        ring: &Ring,
+        options: &RequestOptions,
+    ) -> Result<u32, RequestError> {
+        self.required("w", self.replication.write_quorum, ring, options)
+    }
+
+    /// The ring whose owners of a partition answer reads.
+    pub(crate) fn read_ring(&self, partition: PartitionId) -> &Ring {
+        let layout = self.locate(partition).map(|located| located.read_layout());
+        layout.map_or(&self.ring, |layout| self.ring_of(layout))
+    }
+
+    /// The rings whose owners of a partition take writes.
+    pub(crate) fn write_rings(&self, partition: PartitionId) -> WriteRings<'_> {
+        let Some(located) = self.locate(partition) else {
+            return WriteRings { present: &self.ring, coming: None };
+        };
+        let coming = located.next.map(|(layout, _)| self.ring_of(layout));
+        WriteRings { present: self.ring_of(located.at), coming }
+    }
+
+    /// Whether a node is among those that take a partition's writes.
+    pub(crate) fn owns(&self, node: NodeId, partition: PartitionId) -> bool {
+        let WriteRings { present, coming } = self.write_rings(partition);
+        let mut rings = std::iter::once(present).chain(coming);
+        rings.any(|ring| ring.primaries(partition).contains(&node))
+    }
+
+    /// Those that take a partition's writes, each once.
+    pub(crate) fn owners(&self, partition: PartitionId) -> Vec<NodeId> {
+        let WriteRings { present, coming } = self.write_rings(partition);
+        let mut owners = present.primaries(partition).to_vec();
+        let coming = coming.map_or(&[][..], |ring| ring.primaries(partition));
+        owners.extend(coming.iter().filter(|node| !present.primaries(partition).contains(node)));
+        owners
+    }
+
+    fn locate(&self, partition: PartitionId) -> Option<&Located> {
+        self.located.get(usize::from(partition.0))
+    }
+
+    fn ring_of(&self, layout: LayoutId) -> &Ring {
+        self.rings.get(&layout).unwrap_or(&self.ring)
     }
 
     /// A default quorum as it holds with the members that there are.
@@ -97,19 +175,55 @@ impl Placement {
         &self,
         field: &'static str,
         default: u32,
+        ring: &Ring,
         options: &RequestOptions,
     ) -> Result<u32, RequestError> {
         let factor = self.replication.factor;
         Asked { explicit: options.quorum, level: options.level, default, factor }
-            .required(self.ring.replicas_in_effect())
+            .required(ring.replicas_in_effect())
             .map_err(|error| RequestError::Invalid { field, problem: error.to_string() })
+    }
+}
+
+/// Where partitions are, as the system group has decided.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed<'s> {
+    pub(crate) epoch: Epoch,
+    pub(crate) partitions: u32,
+    pub(crate) placing: &'s Placing,
+}
+
+/// The rings of one replication factor.
+#[derive(Clone)]
+struct FactorRings {
+    target: Arc<Ring>,
+    rings: Arc<BTreeMap<LayoutId, Arc<Ring>>>,
+}
+
+impl Placed<'_> {
+    fn rings(&self, factor: u32) -> Result<FactorRings, RingError> {
+        let mut rings = BTreeMap::new();
+        for (id, layout) in self.placing.layouts() {
+            rings.insert(*id, Arc::new(Ring::new(self.epoch, self.partitions, factor, layout)?));
+        }
+        let target = match rings.get(&self.placing.target()) {
+            Some(target) => Arc::clone(target),
+            // Nothing is decided yet, as far as this node has heard: nobody owns anything.
+            None => Arc::new(Ring::new(self.epoch, self.partitions, factor, &[])?),
+        };
+        Ok(FactorRings { target, rings: Arc::new(rings) })
     }
 }
 
 /// What one request sees from beginning to end.
 pub(crate) struct Topology {
-    /// The ring of the default keyspace: as good as any for telling members and partitions.
+    /// The ring by which the default keyspace is to lie: as good as any for telling members and
+    /// partitions.
     pub(crate) ring: Arc<Ring>,
+    /// The version of the ring.
+    pub(crate) epoch: Epoch,
+    /// All members, those included that have no place on the ring.
+    pub(crate) members: BTreeSet<NodeId>,
     /// Members that gossip holds to be alive, this node among them.
     pub(crate) up: BTreeSet<NodeId>,
     /// Whether the system group has decided this, knowing this node in its present life: then no
@@ -117,27 +231,29 @@ pub(crate) struct Topology {
     pub(crate) is_admitted: bool,
     keyspaces: Keyspaces,
     placements: BTreeMap<KeyspaceId, Placement>,
+    located: Arc<[Located]>,
 }
 
 impl Topology {
-    /// The topology of these keyspaces; `make_ring` makes the ring of a replication factor.
+    /// The topology of these keyspaces on a ring of so many partitions, placed like this.
     ///
     /// # Errors
-    /// Those of `make_ring`.
+    /// [`RingError`] when a layout makes no ring.
     pub(crate) fn new(
         keyspaces: Keyspaces,
-        up: BTreeSet<NodeId>,
+        (members, up): (BTreeSet<NodeId>, BTreeSet<NodeId>),
         is_admitted: bool,
-        make_ring: impl Fn(u32) -> Result<Ring, RingError>,
+        placed: Placed<'_>,
     ) -> Result<Topology, RingError> {
-        let mut rings: BTreeMap<u32, Arc<Ring>> = BTreeMap::new();
+        let located: Arc<[Located]> =
+            partition_ids(placed.partitions).map(|it| placed.placing.locate(it)).collect();
+        let mut made: BTreeMap<u32, FactorRings> = BTreeMap::new();
         let mut place = |replication: Replication| -> Result<Placement, RingError> {
-            if let Some(ring) = rings.get(&replication.factor) {
-                return Ok(Placement { ring: Arc::clone(ring), replication });
-            }
-            let ring = Arc::new(make_ring(replication.factor)?);
-            rings.insert(replication.factor, Arc::clone(&ring));
-            Ok(Placement { ring, replication })
+            let FactorRings { target, rings } = match made.entry(replication.factor) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(free) => free.insert(placed.rings(replication.factor)?).clone(),
+            };
+            Ok(Placement { ring: target, replication, rings, located: Arc::clone(&located) })
         };
         let default = place(keyspaces.default)?;
         let ring = Arc::clone(&default.ring);
@@ -145,7 +261,62 @@ impl Topology {
         for (keyspace, replication) in &keyspaces.quorum {
             placements.insert(*keyspace, place(*replication)?);
         }
-        Ok(Topology { ring, up, is_admitted, keyspaces, placements })
+        let epoch = placed.epoch;
+        Ok(Topology { ring, epoch, members, up, is_admitted, keyspaces, placements, located })
+    }
+
+    /// Whether a write that was decided under an epoch is taken here.
+    pub(crate) fn admits_write(
+        &self,
+        own: NodeId,
+        keyspace: KeyspaceId,
+        partition: PartitionId,
+        epoch: Epoch,
+    ) -> Admission {
+        let fence = self.fence(partition, |located| located.write_fence);
+        if epoch < fence && !planted(Planted::WriteFenceIgnored) {
+            return Admission::Stale;
+        }
+        self.admits_owner(own, keyspace, partition, epoch)
+    }
+
+    /// Whether a read that was decided under an epoch is answered here.
+    pub(crate) fn admits_read(
+        &self,
+        own: NodeId,
+        keyspace: KeyspaceId,
+        partition: PartitionId,
+        epoch: Epoch,
+    ) -> Admission {
+        let fence = self.fence(partition, |located| located.read_fence);
+        if epoch < fence && !planted(Planted::ReadFenceIgnored) {
+            return Admission::Stale;
+        }
+        self.admits_owner(own, keyspace, partition, epoch)
+    }
+
+    /// Whether what a fallback keeps for another node may count.
+    pub(crate) fn admits_hint(&self, partition: PartitionId, epoch: Epoch) -> bool {
+        epoch >= self.fence(partition, |located| located.write_fence)
+    }
+
+    fn admits_owner(
+        &self,
+        own: NodeId,
+        keyspace: KeyspaceId,
+        partition: PartitionId,
+        epoch: Epoch,
+    ) -> Admission {
+        let owns = self.placement(keyspace).is_some_and(|it| it.owns(own, partition));
+        match owns {
+            true => Admission::Serve,
+            false if epoch > self.epoch => Admission::Early,
+            false => Admission::Stale,
+        }
+    }
+
+    fn fence(&self, partition: PartitionId, of: impl FnOnce(&Located) -> Epoch) -> Epoch {
+        self.located.get(usize::from(partition.0)).map_or(Epoch(0), of)
     }
 
     /// Where the rows of a leaderless keyspace lie; `None` if there is none of that id, as far as
@@ -192,11 +363,13 @@ impl Topology {
 pub(crate) struct TopologyCell {
     present: RwLock<Arc<Topology>>,
     changes: watch::Sender<()>,
+    news: Notify,
 }
 
 impl TopologyCell {
     pub(crate) fn new(first: Topology) -> Self {
-        TopologyCell { present: RwLock::new(Arc::new(first)), changes: watch::Sender::new(()) }
+        let (changes, news) = (watch::Sender::new(()), Notify::new());
+        TopologyCell { present: RwLock::new(Arc::new(first)), changes, news }
     }
 
     /// The present topology; holds for as long as the caller keeps it.
@@ -208,6 +381,26 @@ impl TopologyCell {
     pub(crate) fn store(&self, next: Topology) {
         *self.present.write() = Arc::new(next);
         self.changes.send_replace(());
+        self.news.notify_waiters();
+    }
+
+    /// Does something that no change of the topology may come in between.
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&Topology) -> R) -> R {
+        act(&self.present.read())
+    }
+
+    /// Resolves once the ring is newer than in an epoch; true then, false at the deadline.
+    pub(crate) async fn newer_than(&self, epoch: Epoch, env: &dyn Env, deadline: Moment) -> bool {
+        loop {
+            let told = self.news.notified();
+            if self.load().epoch > epoch {
+                return true;
+            }
+            tokio::select! { biased;
+                () = told => {}
+                () = env.sleep_until(deadline) => return false,
+            }
+        }
     }
 
     /// Wakes whoever waits for another topology.

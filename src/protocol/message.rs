@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::types::NodeId;
-use crate::types::{Key, KeyspaceId, PartitionId, Record, Row, Version};
+use crate::types::{Epoch, Key, KeyspaceId, PartitionId, Record, Row, Version};
 
 mod group;
 pub mod snapshot;
@@ -86,6 +86,8 @@ pub struct Write {
     pub request: RequestId,
     /// The row to store.
     pub row: Row,
+    /// The version of the ring by which the receiver was chosen.
+    pub epoch: Epoch,
     /// Set when the receiver is a fallback: it keeps the row as a hint for this primary.
     pub hint_for: Option<NodeId>,
     /// How long the sender still waits; the receiver may drop it afterwards. Counted from receipt.
@@ -121,6 +123,8 @@ pub struct Read {
     pub key: Key,
     /// Whether the value is wanted.
     pub want: Want,
+    /// The version of the ring by which the receiver was chosen.
+    pub epoch: Epoch,
     /// How long the sender still waits. Counted from receipt.
     pub time_left: Duration,
 }
@@ -173,6 +177,12 @@ pub struct Scan {
     pub partition: PartitionId,
     /// List only keys above this one.
     pub after: Option<Key>,
+    /// The version of the ring that the receiver must have heard of, so that it takes no write
+    /// any more that was decided before.
+    pub epoch: Epoch,
+    /// What the asker has of the rows up to some key: if the receiver has the very same, it says so
+    /// and lists nothing.
+    pub compare: Option<Compare>,
     /// Stop the page once its rows reach this many bytes.
     pub page_bytes_max: u32,
 }
@@ -195,6 +205,17 @@ pub struct ScanPage {
     pub rows: Vec<(Key, Record)>,
     /// False when more rows follow the last one.
     pub done: bool,
+    /// Whether the asker has the very same rows; none are listed then.
+    pub same: bool,
+}
+
+/// What the asker of a page holds of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compare {
+    /// The page ends with this key; `None` when it ends with the partition.
+    pub up_to: Option<Key>,
+    /// The digest of its rows, as [`crate::protocol::digest`] makes it.
+    pub digest: u64,
 }
 
 /// Why a replica did not do what it was asked; nothing was changed, unless it says otherwise
@@ -234,11 +255,14 @@ pub enum Refusal {
     /// The keyspace was dropped, with all its rows.
     #[error("the keyspace was dropped")]
     KeyspaceDropped,
+    /// It follows a newer ring, by which the request would do harm or is not its business.
+    #[error("it follows a newer ring than the request was made by")]
+    StaleRing,
 }
 
 impl Refusal {
     /// Every refusal that there is.
-    pub const ALL: [Refusal; 11] = [
+    pub const ALL: [Refusal; 12] = [
         Refusal::Overloaded,
         Refusal::DiskFull,
         Refusal::LogFailed,
@@ -250,6 +274,7 @@ impl Refusal {
         Refusal::Storage,
         Refusal::NotServing,
         Refusal::KeyspaceDropped,
+        Refusal::StaleRing,
     ];
 
     /// True when the row may be there all the same, now or after a restart.

@@ -6,10 +6,12 @@
 //! and all of them run in a simulation in which a failure is a seed.
 
 pub mod consistency;
+pub mod digest;
 pub mod group;
 pub mod hints;
 pub mod membership;
 pub mod message;
+pub mod planted;
 pub mod quorum;
 pub mod raft;
 pub mod ring;

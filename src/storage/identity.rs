@@ -42,12 +42,8 @@ pub struct Identity {
     pub members: MemberSet,
     /// No version up to this stamp may be minted again.
     pub clock_floor: Timestamp,
-    /// True while the node lacks rows because it has just joined, or because its engine was lost:
-    /// it must refill from its replicas before it counts as complete.
+    /// True while the node lacks rows because its engine was lost: it must refill from its replicas before it counts as complete.
     pub rebuilding: bool,
-    /// True while it is so because the node once had rows and lost them, not because it is new.
-    #[serde(default)]
-    pub engine_lost: bool,
 }
 
 /// Why the identity could not be read or kept.
@@ -187,7 +183,6 @@ mod tests {
             members: MemberSet::default(),
             clock_floor: Timestamp(u64::MAX - 1),
             rebuilding: false,
-            engine_lost: false,
         }
     }
 

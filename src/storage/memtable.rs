@@ -26,6 +26,8 @@ pub(crate) struct Memtable {
     stripes: Vec<RwLock<Stripe>>,
     totals: Mutex<Totals>,
     dropped: Mutex<BTreeSet<KeyspaceId>>,
+    /// Partitions of which everything older than this table is void.
+    cleared: RwLock<BTreeSet<Place>>,
 }
 
 /// What a table holds, in sum.
@@ -60,7 +62,8 @@ impl Memtable {
     /// An empty table above what has a stamp of at most `floor`.
     pub(crate) fn new(floor: Timestamp) -> Self {
         let stripes = (0..STRIPES).map(|_| RwLock::default()).collect();
-        Memtable { floor, stripes, totals: Mutex::default(), dropped: Mutex::default() }
+        let (totals, dropped, cleared) = Default::default();
+        Memtable { floor, stripes, totals, dropped, cleared }
     }
 
     /// No older record outside this table has a stamp above this one.
@@ -97,6 +100,25 @@ impl Memtable {
     /// The keyspaces that were dropped meanwhile.
     pub(crate) fn dropped(&self) -> BTreeSet<KeyspaceId> {
         self.dropped.lock().clone()
+    }
+
+    /// Drops the rows of a partition, here and in whatever is older.
+    pub(crate) fn clear(&self, place: Place, now: Moment) {
+        let gone = self.stripe(place.1).write().remove(&place).unwrap_or_default();
+        self.cleared.write().insert(place);
+        let rows = gone.into_iter().map(|(key, record)| Row { keyspace: place.0, key, record });
+        self.totals.lock().lose(rows, now);
+    }
+
+    /// Whether everything older than this table is void for a partition.
+    pub(crate) fn is_cleared(&self, place: Place) -> bool {
+        let cleared = self.cleared.read();
+        !cleared.is_empty() && cleared.contains(&place)
+    }
+
+    /// The partitions for which it is.
+    pub(crate) fn cleared(&self) -> BTreeSet<Place> {
+        self.cleared.read().clone()
     }
 
     /// The record of a key.
@@ -184,6 +206,14 @@ impl Totals {
         if gain.rows > 0 {
             self.first_at.get_or_insert(now);
         }
+    }
+
+    fn lose(&mut self, rows: impl Iterator<Item = Row>, now: Moment) {
+        for row in rows {
+            self.rows -= 1;
+            self.bytes -= row.cost_bytes();
+        }
+        self.first_at.get_or_insert(now);
     }
 }
 
@@ -288,6 +318,21 @@ mod tests {
         assert_eq!((keys(&first).as_str(), first.done), ("abc", false));
         assert_eq!((keys(&second).as_str(), second.done), ("d", true));
         assert_eq!(table.places(), vec![place, (KEYSPACE, PartitionId(PARTITION.0 + 64))]);
+    }
+
+    #[test]
+    fn a_cleared_partition_forgets_its_rows_and_takes_new_ones() {
+        let (table, place) = (Memtable::new(Timestamp(0)), (KEYSPACE, PARTITION));
+        let (_, neighbour) = row("a", 1, Some("kept"));
+        let cost = neighbour.cost_bytes();
+        let rows = vec![row("a", 9, Some("x")), (PartitionId(PARTITION.0 + 64), neighbour)];
+        publish(&table, 1, rows);
+        table.clear(place, Moment(20));
+        assert!(table.is_cleared(place) && stamp_of(&table, "a").is_none());
+        assert_eq!((table.totals().rows, table.totals().bytes), (1, cost));
+        publish(&table, 2, vec![row("a", 3, Some("y"))]);
+        assert_eq!(stamp_of(&table, "a"), Some(3));
+        assert!(!table.is_cleared((KEYSPACE, PartitionId(PARTITION.0 + 64))));
     }
 
     #[test]

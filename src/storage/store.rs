@@ -19,6 +19,10 @@
 //! table has been fed, and so before the log lets go of the record that says so. Rows of it that
 //! lie in memory are passed over by feeding.
 //!
+//! A partition that has moved away is dropped in the same way, but for the rows that come later: the
+//! table that is active notes that everything older is void, forgets its own rows, and has the
+//! engine delete its rows before it is fed.
+//!
 //! Invariants:
 //! * Rows reach the engine through a store only.
 //! * No keyspace that the engine lacks makes reading or feeding fail: it reads as empty, and
@@ -122,6 +126,16 @@ impl Store {
         tables.made.remove(&keyspace);
         tables.dropped.insert(keyspace);
         tables.active.note_dropped(keyspace, now);
+    }
+
+    /// Drops the rows of a partition that were published so far; later ones are taken in as ever. It
+    /// reads as empty from now on, and the engine drops the rows when what is in memory now has
+    /// been fed.
+    ///
+    /// To be called by the task that publishes, in log order, before the call of `publish` that
+    /// covers the log's record of it.
+    pub fn drop_partition(&self, place: (KeyspaceId, PartitionId), now: Moment) {
+        self.tables.write().active.clear(place, now);
     }
 
     /// The keyspaces that were made and not dropped, internal ones among them.
@@ -279,7 +293,7 @@ struct Tables {
 
 /// What the tables in memory know of a key.
 enum Seen {
-    /// Its keyspace was dropped.
+    /// Its keyspace was dropped, or the rows of its partition were.
     Gone,
     Nothing,
     /// The engine may hold a newer record.
@@ -297,14 +311,19 @@ impl Tables {
             Some(record) if self.active.dominates(&record) => return Seen::Decisive(record),
             active => active,
         };
+        let place = (keyspace, partition);
+        if self.active.is_cleared(place) {
+            return active.map_or(Seen::Gone, Seen::Decisive);
+        }
         let frozen = self.frozen.as_ref();
         let older = frozen.and_then(|frozen| frozen.get(keyspace, partition, key));
+        let is_cleared = frozen.is_some_and(|frozen| frozen.is_cleared(place));
         let Some(record) = newer(active, older) else {
-            return Seen::Nothing;
+            return if is_cleared { Seen::Gone } else { Seen::Nothing };
         };
         // The frozen table's own rows may be in the engine already; its record of this key, if
         // any, was merged just now.
-        match frozen.is_some_and(|frozen| frozen.dominates(&record)) {
+        match is_cleared || frozen.is_some_and(|frozen| frozen.dominates(&record)) {
             true => Seen::Decisive(record),
             false => Seen::Tentative(record),
         }

@@ -6,13 +6,13 @@ use crate::net::conversion::{
 };
 use crate::proto::cluster as wire;
 use crate::protocol::message::{
-    Found, Holding, Message, Read, ReadReply, Refusal, RequestId, Scan, ScanPage, ScanReply, Want,
-    Write, WriteReply,
+    Compare, Found, Holding, Message, Read, ReadReply, Refusal, RequestId, Scan, ScanPage,
+    ScanReply, Want, Write, WriteReply,
 };
-use crate::types::{Key, KeyspaceId, NodeId, PartitionId, Record, Row};
+use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 pub(super) fn encode_write(write: Write) -> wire::Write {
-    let Write { request, row, hint_for, time_left } = write;
+    let Write { request, row, epoch, hint_for, time_left } = write;
     wire::Write {
         request: request.0,
         keyspace: row.keyspace.0,
@@ -21,6 +21,7 @@ pub(super) fn encode_write(write: Write) -> wire::Write {
         value: row.record.value,
         hint_for: hint_for.map(|node| node.0),
         time_left_us: encode_duration(time_left),
+        epoch: epoch.0,
     }
 }
 
@@ -31,6 +32,7 @@ pub(super) fn decode_write(write: wire::Write) -> Result<Message, ConversionErro
     Ok(Message::Write(Write {
         request: RequestId(write.request),
         row,
+        epoch: Epoch(write.epoch),
         hint_for: write.hint_for.map(NodeId),
         time_left: decode_duration(write.time_left_us),
     }))
@@ -61,6 +63,7 @@ pub(super) fn encode_read(read: Read) -> wire::Read {
         key: read.key.0,
         version_only: read.want == Want::Version,
         time_left_us: encode_duration(read.time_left),
+        epoch: read.epoch.0,
     }
 }
 
@@ -70,6 +73,7 @@ pub(super) fn decode_read(read: wire::Read) -> Message {
         keyspace: KeyspaceId(read.keyspace),
         key: Key(read.key),
         want: if read.version_only { Want::Version } else { Want::Value },
+        epoch: Epoch(read.epoch),
         time_left: decode_duration(read.time_left_us),
     })
 }
@@ -130,6 +134,11 @@ pub(super) fn encode_scan(scan: Scan) -> wire::Scan {
         partition: u32::from(scan.partition.0),
         after: scan.after.map(|key| key.0),
         page_bytes_max: scan.page_bytes_max,
+        epoch: scan.epoch.0,
+        compare: scan.compare.map(|Compare { up_to, digest }| wire::Compare {
+            up_to: up_to.map(|key| key.0),
+            digest,
+        }),
     }
 }
 
@@ -142,6 +151,10 @@ pub(super) fn decode_scan(scan: wire::Scan) -> Result<Message, ConversionError> 
         partition: PartitionId(partition),
         after: scan.after.map(Key),
         page_bytes_max: scan.page_bytes_max,
+        epoch: Epoch(scan.epoch),
+        compare: scan
+            .compare
+            .map(|wire::Compare { up_to, digest }| Compare { up_to: up_to.map(Key), digest }),
     }))
 }
 
@@ -152,6 +165,7 @@ pub(super) fn encode_scan_reply(reply: ScanReply) -> wire::ScanReply {
         Err(refusal) => to.refusal = encode_refusal(refusal),
         Ok(page) => {
             to.done = page.done;
+            to.same = page.same;
             to.rows = page.rows.into_iter().map(encode_row).collect();
         }
     }
@@ -167,7 +181,7 @@ pub(super) fn decode_scan_reply(reply: wire::ScanReply) -> Result<Message, Conve
         Some(refusal) => Err(refusal),
         None => {
             let rows: Result<_, _> = reply.rows.into_iter().map(decode_row).collect();
-            Ok(ScanPage { rows: rows?, done: reply.done })
+            Ok(ScanPage { rows: rows?, done: reply.done, same: reply.same })
         }
     };
     let (request, complete) = (RequestId(reply.request), reply.complete);
@@ -192,6 +206,7 @@ fn encode_refusal(refusal: Refusal) -> i32 {
         Refusal::Storage => wire::Refusal::Storage,
         Refusal::NotServing => wire::Refusal::NotServing,
         Refusal::KeyspaceDropped => wire::Refusal::KeyspaceDropped,
+        Refusal::StaleRing => wire::Refusal::StaleRing,
     })
 }
 
@@ -211,5 +226,6 @@ fn decode_refusal(value: i32, field: &'static str) -> Result<Option<Refusal>, Co
         wire::Refusal::Storage => Some(Refusal::Storage),
         wire::Refusal::NotServing => Some(Refusal::NotServing),
         wire::Refusal::KeyspaceDropped => Some(Refusal::KeyspaceDropped),
+        wire::Refusal::StaleRing => Some(Refusal::StaleRing),
     })
 }

@@ -6,10 +6,10 @@ use prost::Message as _;
 
 use super::*;
 use crate::protocol::message::{
-    Found, Holding, Read, ReadReply, Refusal, Scan, ScanPage, ScanReply, Want, Write,
+    Compare, Found, Holding, Read, ReadReply, Refusal, Scan, ScanPage, ScanReply, Want, Write,
 };
 use crate::protocol::raft::message::Body;
-use crate::types::{Key, KeyspaceId, NodeId, PartitionId, Record, Row};
+use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 mod groups;
 
@@ -33,12 +33,14 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 }
 
 fn write() -> impl Strategy<Value = Message> {
-    let ids = any::<(u64, u32, Option<u64>, u32)>();
-    (ids, bytes(), record()).prop_map(|((request, keyspace, hint_for, left), key, record)| {
+    let ids = any::<(u64, u32, Option<u64>, u32, u64)>();
+    (ids, bytes(), record()).prop_map(|(ids, key, record)| {
+        let (request, keyspace, hint_for, left, epoch) = ids;
         let row = Row { keyspace: KeyspaceId(keyspace), key: Key(key), record };
         Message::Write(Write {
             request: RequestId(request),
             row,
+            epoch: Epoch(epoch),
             hint_for: hint_for.map(NodeId),
             time_left: Duration::from_micros(u64::from(left)),
         })
@@ -59,6 +61,7 @@ fn read() -> impl Strategy<Value = Message> {
             keyspace: KeyspaceId(keyspace),
             key: Key(key),
             want: if value { Want::Value } else { Want::Version },
+            epoch: Epoch(u64::from(left) + 1),
             time_left: Duration::from_micros(u64::from(left)),
         })
     })
@@ -78,14 +81,19 @@ fn read_reply() -> impl Strategy<Value = Message> {
 }
 
 fn scan() -> impl Strategy<Value = Message> {
-    (any::<(u64, u32, u16, u32)>(), prop::option::of(bytes())).prop_map(
-        |((request, keyspace, partition, page_bytes_max), after)| {
+    let up_to = prop::option::of(bytes().prop_map(Key));
+    let compare = (up_to, any::<u64>()).prop_map(|(up_to, digest)| Compare { up_to, digest });
+    let bounds = (prop::option::of(bytes()), prop::option::of(compare));
+    (any::<(u64, u32, u16, u32)>(), bounds).prop_map(
+        |((request, keyspace, partition, page_bytes_max), (after, compare))| {
             Message::Scan(Scan {
                 request: RequestId(request),
                 keyspace: KeyspaceId(keyspace),
                 partition: PartitionId(partition),
                 after: after.map(Key),
                 page_bytes_max,
+                epoch: Epoch(request ^ 1),
+                compare,
             })
         },
     )
@@ -93,7 +101,11 @@ fn scan() -> impl Strategy<Value = Message> {
 
 fn scan_reply() -> impl Strategy<Value = Message> {
     let rows = prop::collection::vec((bytes().prop_map(Key), record()), 0..4);
-    let page = (rows, any::<bool>()).prop_map(|(rows, done)| ScanPage { rows, done });
+    let page = (rows, any::<(bool, bool)>()).prop_map(|(rows, (done, same))| ScanPage {
+        rows,
+        done,
+        same,
+    });
     let outcome = prop_oneof![3 => page.prop_map(Ok), 1 => refusal().prop_map(Err)];
     (any::<u64>(), outcome).prop_map(|(request, outcome)| {
         let (request, complete) = (RequestId(request), request % 2 == 0);

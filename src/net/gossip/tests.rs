@@ -23,6 +23,7 @@ pub(crate) fn facts(node: u64) -> NodeFacts {
         client_address: address,
         zone: String::new(),
         vnodes: 128,
+        epoch: crate::types::Epoch(3),
         members_digest: 0,
         load_per_second: 0,
         complete: true,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::protocol::message::{RequestId, Write, WriteReply};
-use crate::types::{Incarnation, Key, KeyspaceId, Record, Row, Timestamp, Version};
+use crate::types::{Epoch, Incarnation, Key, KeyspaceId, Record, Row, Timestamp, Version};
 
 #[derive(Default)]
 struct CountingWaker(AtomicUsize);
@@ -26,7 +26,7 @@ fn write(value_bytes: usize) -> Message {
     let record = Record { version, value: Some(Bytes::from(vec![0; value_bytes])) };
     let row = Row { keyspace: KeyspaceId::DEFAULT, key: Key::from("k"), record };
     let time_left = std::time::Duration::from_secs(1);
-    Message::Write(Write { request: RequestId(0), row, hint_for: None, time_left })
+    Message::Write(Write { request: RequestId(0), row, epoch: Epoch(0), hint_for: None, time_left })
 }
 
 /// One frame's messages; `None` when the stream would sleep or has ended.

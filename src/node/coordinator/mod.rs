@@ -25,8 +25,8 @@ use crate::node::coordinator::pending::Pending;
 use crate::node::coordinator::read::ReadOperation;
 use crate::node::coordinator::write::WriteOperation;
 use crate::node::env::Env;
+use crate::node::gate::Gate;
 use crate::node::hinted_handoff::HintedHandoff;
-use crate::node::replica::Replica;
 use crate::node::request::{RequestError, RequestOptions};
 use crate::node::tasks::Stop;
 use crate::node::topology::{Placement, Topology, TopologyCell};
@@ -35,7 +35,7 @@ use crate::protocol::quorum::{Primary, QuorumError};
 use crate::protocol::ring::Ring;
 use crate::protocol::system::keyspace::DEFAULT_NAME;
 use crate::telemetry::Metrics;
-use crate::types::{Incarnation, KeyspaceId, Moment, NodeId, PartitionId};
+use crate::types::{Epoch, Incarnation, KeyspaceId, Moment, NodeId, PartitionId};
 
 /// Whose request a number names: kept in its top byte, so that a reply finds its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,7 +82,7 @@ pub(crate) struct Coordinator {
     pub(crate) sloppy: bool,
     pub(crate) topology: Arc<TopologyCell>,
     pub(crate) transport: Arc<dyn Transport>,
-    pub(crate) replica: Arc<Replica>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) handoff: Arc<HintedHandoff>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) latencies: Latencies,
@@ -159,8 +159,17 @@ impl Coordinator {
         ring: &Ring,
         partition: PartitionId,
     ) -> Vec<Primary> {
-        let reach = |node: &NodeId| Primary { node: *node, reachable: self.reach(up, *node) };
-        ring.primaries(partition).iter().map(reach).collect()
+        ring.primaries(partition).iter().map(|node| self.primary(up, *node)).collect()
+    }
+
+    fn primary(&self, up: &BTreeSet<NodeId>, node: NodeId) -> Primary {
+        Primary { node, reachable: self.reach(up, node) }
+    }
+
+    /// Waits until the ring is newer than that of a request which was refused for it; false when
+    /// the deadline comes first.
+    async fn hears_news(&self, epoch: Epoch, deadline: Moment) -> bool {
+        self.topology.newer_than(epoch, &*self.env, deadline).await
     }
 
     fn reach(&self, up: &BTreeSet<NodeId>, node: NodeId) -> bool {

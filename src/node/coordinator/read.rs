@@ -6,12 +6,13 @@ use crate::net::transport::SendError;
 use crate::node::committer::ReplyTo;
 use crate::node::coordinator::write::stopped;
 use crate::node::coordinator::{Coordinator, Owner, placement};
+use crate::node::gate::Turned;
 use crate::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions};
 use crate::node::topology::Placement;
 use crate::protocol::message::{Class, Found, Message, Read, Refusal, Want, Write};
 use crate::protocol::quorum::read::{ReadEffect, ReadQuorum, ReadSetup, ReadSuccess};
 use crate::protocol::quorum::{Primary, QuorumError};
-use crate::types::{Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row};
+use crate::types::{Epoch, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row};
 
 type Answer = Result<ReadSuccess, QuorumError>;
 
@@ -21,6 +22,7 @@ struct Subject {
     keyspace: KeyspaceId,
     partition: PartitionId,
     key: Key,
+    epoch: Epoch,
     started: Moment,
     deadline: Moment,
 }
@@ -50,18 +52,30 @@ impl Coordinator {
         options: &RequestOptions,
     ) -> Result<ReadAnswer, RequestError> {
         self.check_admission()?;
-        let topology = self.topology.load();
-        let placement = placement(&topology, keyspace, options)?;
-        let required = placement.read_quorum(options)?;
         let started = self.env.now();
         let deadline = started + self.timeout(options.timeout);
-        let partition = placement.ring.partition_of(&key);
-        let subject = Subject { keyspace, partition, key, started, deadline };
-        let primaries = self.primaries(&topology.up, &placement.ring, partition);
-        let setup = self.read_setup(primaries, required, &subject);
-        let answer = self.begin_read(setup, subject).await;
-        let success = answer.map_err(|error| self.fail(error, started))?;
-        Ok(read_answer(success, required, placement))
+        loop {
+            let topology = self.topology.load();
+            let placement = placement(&topology, keyspace, options)?;
+            let partition = placement.ring.partition_of(&key);
+            let ring = placement.read_ring(partition);
+            let required = placement.read_quorum(ring, options)?;
+            let (key, epoch) = (key.clone(), topology.epoch);
+            let subject = Subject { keyspace, partition, key, epoch, started, deadline };
+            let primaries = self.primaries(&topology.up, ring, partition);
+            let setup = self.read_setup(primaries, required, &subject);
+            let error = match self.begin_read(setup, subject).await {
+                Ok(success) => {
+                    let replicas = ring.replicas_in_effect();
+                    return Ok(read_answer(success, (required, replicas), placement));
+                }
+                Err(error) => error,
+            };
+            let again = error.is_by_stale_ring() && self.hears_news(epoch, deadline).await;
+            if !again {
+                return Err(self.fail(error, started));
+            }
+        }
     }
 
     fn read_setup(
@@ -193,7 +207,9 @@ impl Coordinator {
     }
 
     fn read_here(&self, subject: &Subject, want: Want) -> Result<Found, Refusal> {
-        self.replica.read(subject.keyspace, subject.partition, &subject.key, want)
+        let Subject { keyspace, partition, key, epoch, .. } = subject;
+        let found = self.gate.read(*keyspace, *partition, key, *epoch, want);
+        found.map_err(Turned::refusal)
     }
 
     fn ask(&self, number: u64, subject: &Subject, to: NodeId, want: Want) {
@@ -202,6 +218,7 @@ impl Coordinator {
             keyspace: subject.keyspace,
             key: subject.key.clone(),
             want,
+            epoch: subject.epoch,
             time_left: subject.deadline.since(self.env.now()),
         };
         let sent = self.transport.send(to, Class::Client, Message::Read(read));
@@ -217,13 +234,14 @@ impl Coordinator {
         self.metrics.read_repairs.inc();
         let request = Owner::Read.request(number);
         let row = Row { keyspace: subject.keyspace, key: subject.key.clone(), record };
-        let time_left = subject.deadline.since(self.env.now());
+        let (epoch, time_left) = (subject.epoch, subject.deadline.since(self.env.now()));
         let refused = if to == self.own {
             let reply_to = ReplyTo::Own(request);
-            self.replica.write(row, subject.partition, time_left, reply_to).err()
+            let taken = self.gate.write(row, subject.partition, epoch, time_left, reply_to);
+            taken.map_err(Turned::refusal).err()
         } else {
             let class = if awaited { Class::Client } else { Class::Repair };
-            let write = Write { request, row, hint_for: None, time_left };
+            let write = Write { request, row, epoch, hint_for: None, time_left };
             // What could not be sent is as good as refused: nothing was changed.
             self.transport.send(to, class, Message::Write(write)).err().map(|_| Refusal::NotServing)
         };
@@ -268,11 +286,15 @@ fn hear(core: &mut ReadQuorum, from: NodeId, outcome: Result<Found, Refusal>, no
     }
 }
 
-fn read_answer(success: ReadSuccess, required: u32, placement: &Placement) -> ReadAnswer {
+fn read_answer(
+    success: ReadSuccess,
+    (required, replicas): (u32, u32),
+    placement: &Placement,
+) -> ReadAnswer {
     let receipt = Receipt {
         version: success.record.as_ref().map(|record| record.version),
         required,
-        replicas: placement.ring.replicas_in_effect(),
+        replicas,
         acknowledged: success.answered,
         repaired: success.repaired,
         under_replicated: placement.is_under_replicated(),

@@ -8,21 +8,33 @@ use tokio::sync::oneshot;
 use crate::net::transport::SendError;
 use crate::node::committer::ReplyTo;
 use crate::node::coordinator::{Coordinator, Owner, placement};
+use crate::node::gate::Turned;
 use crate::node::request::{Receipt, RequestError, RequestOptions};
-use crate::node::topology::Placement;
+use crate::node::topology::{Placement, Topology, WriteRings};
 use crate::protocol::message::{Class, Message, Refusal, RequestId, Write};
-use crate::protocol::quorum::QuorumError;
-use crate::protocol::quorum::write::{WriteEffect, WriteQuorum, WriteSetup, WriteSuccess};
+use crate::protocol::planted::{Planted, planted};
+use crate::protocol::quorum::write::{Coming, WriteEffect, WriteQuorum, WriteSetup, WriteSuccess};
+use crate::protocol::quorum::{Outcome, Primary, QuorumError};
 use crate::protocol::ring::Ring;
-use crate::types::{Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row, Version};
+use crate::types::{Epoch, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row, Version};
 
 type Answer = Result<WriteSuccess, QuorumError>;
+
+/// Whom a write is sent to, by which version of the ring.
+struct Aimed {
+    setup: WriteSetup,
+    partition: PartitionId,
+    epoch: Epoch,
+    /// Replicas in effect.
+    replicas: u32,
+}
 
 /// A write in flight.
 pub(crate) struct WriteOperation {
     core: WriteQuorum,
     row: Row,
     partition: PartitionId,
+    epoch: Epoch,
     deadline: Moment,
     client: Option<oneshot::Sender<Answer>>,
     /// Primaries whose hint was not admitted; the receipt must not name them as hinted.
@@ -48,42 +60,80 @@ impl Coordinator {
         options: &RequestOptions,
     ) -> Result<Receipt, RequestError> {
         self.check_admission()?;
-        let topology = self.topology.load();
-        let placement = placement(&topology, keyspace, options)?;
-        let required = placement.write_quorum(options)?;
         let version = self.stamp(options)?;
         let row = Row { keyspace, key, record: Record { version, value } };
-        let partition = placement.ring.partition_of(&row.key);
         let started = self.env.now();
         let deadline = started + self.timeout(options.timeout);
-        let sloppy = options.sloppy.unwrap_or(self.sloppy);
-        let setup = WriteSetup {
-            primaries: self.primaries(&topology.up, &placement.ring, partition),
-            fallbacks: self.fallbacks(&topology.up, &placement.ring, partition, sloppy),
-            required,
-            sloppy,
-            deadline,
-        };
-        let answer = self.begin_write(setup, row, partition, deadline, started).await;
-        let success = answer.map_err(|error| self.fail(error, started))?;
-        Ok(receipt(success, version, required, placement))
+        let mut may_exist = false;
+        loop {
+            let topology = self.topology.load();
+            let aimed = self.aim(&topology, &row, options, deadline)?;
+            let required = aimed.setup.required;
+            let replicas = aimed.replicas;
+            let answer = self.begin_write(aimed, row.clone(), started).await;
+            let error = match answer {
+                Ok(success) => {
+                    let placement = placement(&topology, keyspace, options)?;
+                    return Ok(receipt(success, version, (required, replicas), placement));
+                }
+                Err(error) => error,
+            };
+            may_exist |= error.outcome() == Outcome::Unknown;
+            let again = error.is_by_stale_ring() && self.hears_news(topology.epoch, deadline).await;
+            if !again {
+                return Err(self.fail(error.doubted(may_exist), started));
+            }
+        }
     }
 
-    async fn begin_write(
+    /// Whom a row is to be sent to by the present ring, and how many of them must have it.
+    fn aim(
         &self,
-        setup: WriteSetup,
-        row: Row,
-        partition: PartitionId,
+        topology: &Topology,
+        row: &Row,
+        options: &RequestOptions,
         deadline: Moment,
-        started: Moment,
-    ) -> Answer {
-        let required = setup.required;
+    ) -> Result<Aimed, RequestError> {
+        let placement = placement(topology, row.keyspace, options)?;
+        let partition = placement.ring.partition_of(&row.key);
+        let WriteRings { present, coming } = placement.write_rings(partition);
+        let coming = coming.filter(|_| !planted(Planted::WritesToOldOwnersOnly));
+        let required = placement.write_quorum(present, options)?;
+        let sloppy = options.sloppy.unwrap_or(self.sloppy);
+        let mut primaries = self.primaries(&topology.up, present, partition);
+        let coming = coming.map(|ring| Coming {
+            present: primaries.len(),
+            owners: ring.primaries(partition).to_vec(),
+            required: placement.write_quorum(ring, options).unwrap_or(ring.replicas_in_effect()),
+        });
+        if let Some(Coming { owners, .. }) = &coming {
+            let new = owners.iter().filter(|node| !present.primaries(partition).contains(node));
+            let new = new.map(|node| self.primary(&topology.up, *node));
+            primaries.extend(new.collect::<Vec<Primary>>());
+        }
+        let mut fallbacks = self.fallbacks(&topology.up, present, partition, sloppy);
+        fallbacks.retain(|node| primaries.iter().all(|primary| primary.node != *node));
+        let setup = WriteSetup { primaries, fallbacks, required, coming, sloppy, deadline };
+        let replicas = present.replicas_in_effect();
+        Ok(Aimed { setup, partition, epoch: topology.epoch, replicas })
+    }
+
+    async fn begin_write(&self, aimed: Aimed, row: Row, started: Moment) -> Answer {
+        let Aimed { setup, partition, epoch, .. } = aimed;
+        let (required, deadline) = (setup.required, setup.deadline);
         let core = WriteQuorum::new(setup, started);
         let (client, answer) = oneshot::channel();
         let client = Some(client);
         let unhinted = Vec::new();
-        let number =
-            self.writes.insert(WriteOperation { core, row, partition, deadline, client, unhinted });
+        let number = self.writes.insert(WriteOperation {
+            core,
+            row,
+            partition,
+            epoch,
+            deadline,
+            client,
+            unhinted,
+        });
         self.deadlines.add(deadline, Owner::Write.request(number));
         self.step_write(number, |_, _| {});
         // The sender goes without an answer only when the node stops under the request.
@@ -149,7 +199,11 @@ impl Coordinator {
         let reply_to = ReplyTo::Own(Owner::Write.request(number));
         match write.hint_for {
             Some(target) => self.handoff.keep_durably(target, write.row, reply_to),
-            None => self.replica.write(write.row, partition, write.time_left, reply_to),
+            None => {
+                let Write { row, epoch, time_left, .. } = write;
+                let taken = self.gate.write(row, partition, epoch, time_left, reply_to);
+                taken.map_err(Turned::refusal)
+            }
         }
     }
 
@@ -197,7 +251,8 @@ impl WriteOperation {
     }
 
     fn message(&self, request: RequestId, hint_for: Option<NodeId>, now: Moment) -> Write {
-        Write { request, row: self.row.clone(), hint_for, time_left: self.deadline.since(now) }
+        let time_left = self.deadline.since(now);
+        Write { request, row: self.row.clone(), epoch: self.epoch, hint_for, time_left }
     }
 
     fn answer(&mut self, mut answer: Answer) {
@@ -214,13 +269,13 @@ impl WriteOperation {
 fn receipt(
     success: WriteSuccess,
     version: Version,
-    required: u32,
+    (required, replicas): (u32, u32),
     placement: &Placement,
 ) -> Receipt {
     Receipt {
         version: Some(version),
         required,
-        replicas: placement.ring.replicas_in_effect(),
+        replicas,
         acknowledged: success.acknowledged,
         hinted: success.hinted,
         fallbacks: success.fallbacks,

@@ -185,7 +185,7 @@ impl GroupClient {
         let placement = state.as_ref().and_then(|state| state.groups().get(&group));
         let mut nodes: Vec<NodeId> = match placement {
             Some(placement) => placement.nodes().into_iter().collect(),
-            None => self.topology.load().ring.members().iter().map(|m| m.node).collect(),
+            None => self.topology.load().members.iter().copied().collect(),
         };
         nodes.sort_by_key(|node| (*node != self.own, *node));
         nodes

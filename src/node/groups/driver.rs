@@ -25,6 +25,7 @@ use crate::node::tasks::Stop;
 use crate::node::topology::TopologyCell;
 use crate::protocol::message::{Class, ForwardReply, Message, Refusal};
 use crate::protocol::raft::membership::Membership;
+use crate::protocol::system::SystemState;
 use crate::storage::store::Store;
 use crate::telemetry::Metrics;
 use crate::types::{Epoch, GroupId, Incarnation, KeyspaceId, Moment, NodeId, ReplicaId};
@@ -63,6 +64,10 @@ pub(crate) struct Driver {
     pub(super) incoming: BTreeMap<GroupId, Incoming>,
     /// The epoch of the ring by which all groups are known to be placed.
     pub(super) ring_epoch_settled: Option<Epoch>,
+    /// What the system group has decided, until it is durable here.
+    pub(super) decided: Option<Arc<SystemState>>,
+    /// As much of it as is in the batch on its way.
+    pub(super) in_batch: Option<Arc<SystemState>>,
     /// Keyspaces of which the log is being told that they are gone.
     pub(super) dropping: BTreeSet<KeyspaceId>,
     /// For how many rounds of housekeeping each node has been up.
@@ -83,6 +88,8 @@ impl Driver {
             outgoing: BTreeMap::new(),
             incoming: BTreeMap::new(),
             ring_epoch_settled: None,
+            decided: None,
+            in_batch: None,
             dropping: BTreeSet::new(),
             settled: BTreeMap::new(),
             handed_over: HandedOver::default(),
@@ -192,7 +199,7 @@ impl Driver {
         for group in effects.leaders_changed {
             self.publish_leader(group);
         }
-        self.publish_system();
+        self.note_system();
     }
 
     pub(super) fn answer(&self, answers: impl IntoIterator<Item = (Asker, Answer)>) {
@@ -216,13 +223,20 @@ impl Driver {
         }
         let again = self.retry_at.is_some_and(|at| self.seams.env.now() >= at);
         let batch = if self.retry_at.is_none() {
+            self.in_batch = self.decided.clone();
             self.host.take_batch()
         } else if again {
             self.host.batch_again()
         } else {
             None
         };
-        let Some(batch) = batch else { return };
+        let Some(batch) = batch else {
+            if self.retry_at.is_none() {
+                // What was decided was written before, with a snapshot.
+                self.publish_system();
+            }
+            return;
+        };
         let (sender, receiver) = oneshot::channel();
         let records = batch.records.clone();
         match self.seams.committer.submit_group(records, ReplyTo::Waiter(sender)) {
@@ -238,6 +252,7 @@ impl Driver {
         self.writing = None;
         match outcome {
             Ok(()) => {
+                self.publish_system();
                 let chunks = self.host.on_written();
                 self.on_chunks_written(chunks);
             }

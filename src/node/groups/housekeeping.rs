@@ -56,19 +56,29 @@ impl Driver {
         self.take_census();
     }
 
-    /// Shows what the system group has decided, and hosts what it wants hosted here.
-    pub(super) fn publish_system(&mut self) {
+    /// Takes note of what the system group has decided, and hosts what it wants hosted here. It is
+    /// shown once it is durable: what this node has promised by a ring, it must know after a crash.
+    pub(super) fn note_system(&mut self) {
         let Some(group) = self.host.group(GroupId::SYSTEM) else { return };
         let GroupMachine::System(machine) = &group.machine else { return };
         let Some(state) = machine.state() else { return };
-        let before = self.gateway.system();
+        let before = self.decided.clone().or_else(|| self.gateway.system());
         if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, state)) {
             return;
         }
         let state = Arc::clone(state);
         // Its keyspaces are made before anyone is told of them.
         self.follow_state(&state);
+        self.decided = Some(state);
+    }
+
+    /// Shows what the system group had decided when the batch that is durable now was taken.
+    pub(super) fn publish_system(&mut self) {
+        let Some(state) = self.in_batch.take() else { return };
         self.gateway.publish_system(&state);
+        if self.decided.as_ref().is_some_and(|decided| Arc::ptr_eq(decided, &state)) {
+            self.decided = None;
+        }
     }
 
     /// Hosts the replicas that the state gives this node, and no others.

@@ -182,6 +182,8 @@ impl Bench {
             keyspace: KeyspaceId(keyspace),
             partition: PARTITION,
             after: None,
+            epoch: crate::types::Epoch(0),
+            compare: None,
             page_bytes_max: 1000,
         })
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::node::topology::tests::{asked, create, decided, topology};
 use crate::protocol::system::keyspace::{Mode, ReplicationAsked};
+use crate::types::KeyspaceId;
 
 const OWN: NodeId = NodeId(1);
 
@@ -11,7 +12,7 @@ fn plan(others: &[ReplicationAsked]) -> (Topology, Plan) {
     let names = (0..others.len()).map(|number| format!("k{number}"));
     let commands = names.zip(others).map(|(name, asked)| create(&name, Mode::Quorum, Some(*asked)));
     let topology = topology(decided(commands.collect()), 4);
-    let plan = Plan::new(&topology, OWN, false);
+    let plan = Plan::new(&topology, OWN);
     (topology, plan)
 }
 
@@ -33,23 +34,11 @@ fn each_keyspace_is_heard_where_the_node_is_a_primary_of_it() {
     assert_eq!(count(2), 16, "with as many replicas as nodes, each node has everything");
 }
 
-#[test]
-fn enough_sources_meet_every_write_quorum_of_the_keyspace() {
-    // Without this node three others are left, and of four replicas three.
-    let (_, plan) = plan(&[asked(1, 1, 1), asked(4, 1, 4), asked(3, 3, 1)]);
-    let expected = [(0, 3, 2), (1, 1, 1), (2, 3, 2), (3, 3, 3)];
-    for (keyspace, sources, enough) in expected {
-        for wanted in wanted(&plan, keyspace) {
-            assert_eq!((wanted.sources.len(), wanted.enough), (sources, enough), "{keyspace}");
-        }
-    }
-}
-
 /// It once heard one of two, and a quorum of it and the other missed what the silent one knew.
 #[test]
 fn after_a_loss_the_node_does_not_count_itself_among_those_who_know() {
     for (nodes, expected) in [(1, (0, 0)), (2, (1, 1)), (3, (2, 2)), (4, (2, 2)), (5, (2, 2))] {
-        let plan = Plan::new(&topology(decided(Vec::new()), nodes), OWN, true);
+        let plan = Plan::new(&topology(decided(Vec::new()), nodes), OWN);
         for wanted in wanted(&plan, 0) {
             let counted = (wanted.holders.len(), wanted.enough);
             assert_eq!(counted, expected, "{nodes} nodes");
@@ -57,7 +46,7 @@ fn after_a_loss_the_node_does_not_count_itself_among_those_who_know() {
         }
     }
     let keyspaces = || decided(vec![create("k", Mode::Quorum, Some(asked(4, 1, 4)))]);
-    let plan = Plan::new(&topology(keyspaces(), 5), OWN, true);
+    let plan = Plan::new(&topology(keyspaces(), 5), OWN);
     assert!(wanted(&plan, 1).all(|wanted| (wanted.holders.len(), wanted.enough) == (3, 1)));
 }
 

@@ -44,10 +44,11 @@ pub(crate) fn decided(commands: Vec<SystemCommand>) -> Keyspaces {
 }
 
 pub(crate) fn topology(keyspaces: Keyspaces, nodes: u64) -> Topology {
-    let member = |node| RingMember { node: NodeId(node), zone: String::new(), vnodes: 8 };
-    let members: Vec<_> = (1..=nodes).map(member).collect();
-    let make_ring = |factor| Ring::new(Epoch(1), PARTITIONS, factor, &members);
-    Topology::new(keyspaces, BTreeSet::new(), true, make_ring).unwrap()
+    let members = (1..=nodes).map(|node| RingMember::new(NodeId(node), "", 8)).collect();
+    let placing = Placing::at_rest(members);
+    let placed = Placed { epoch: Epoch(1), partitions: PARTITIONS, placing: &placing };
+    let nobody = (BTreeSet::new(), BTreeSet::new());
+    Topology::new(keyspaces, nobody, true, placed).unwrap()
 }
 
 #[test]
@@ -61,8 +62,9 @@ fn each_keyspace_has_its_own_replication() {
     let numbers = |keyspace| {
         let placement = topology.placement(KeyspaceId(keyspace)).unwrap();
         let primaries = placement.ring.primaries(placement.ring.partition_of(&Key::from("k")));
-        let r = placement.read_quorum(&defaults).unwrap();
-        (primaries.len(), r, placement.write_quorum(&defaults).unwrap())
+        let ring = &placement.ring;
+        let r = placement.read_quorum(ring, &defaults).unwrap();
+        (primaries.len(), r, placement.write_quorum(ring, &defaults).unwrap())
     };
     assert_eq!([numbers(0), numbers(1), numbers(2)], [(3, 2, 2), (1, 1, 1), (5, 2, 4)]);
 }
@@ -74,13 +76,14 @@ fn levels_count_the_replicas_of_the_keyspace() {
     let wide = topology.placement(KeyspaceId(1)).unwrap();
     let at = |level| {
         let options = RequestOptions { level: Some(level), ..RequestOptions::default() };
-        wide.read_quorum(&options).unwrap()
+        wide.read_quorum(&wide.ring, &options).unwrap()
     };
     assert_eq!([at(Level::One), at(Level::Quorum), at(Level::All)], [1, 3, 4]);
     assert!(wide.is_under_replicated() && !topology.default_placement().is_under_replicated());
     let options = RequestOptions { quorum: Some(4), ..RequestOptions::default() };
-    assert!(wide.write_quorum(&options).is_ok());
-    assert!(topology.default_placement().write_quorum(&options).is_err());
+    assert!(wide.write_quorum(&wide.ring, &options).is_ok());
+    let default = topology.default_placement();
+    assert!(default.write_quorum(&default.ring, &options).is_err());
 }
 
 #[test]

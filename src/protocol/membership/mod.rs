@@ -20,7 +20,6 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::ring::RingMember;
 use crate::types::{Incarnation, NodeId};
 
 /// What the ring and the transport need to know of a member.
@@ -143,17 +142,6 @@ impl MemberSet {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
-    }
-
-    /// The members as the ring needs them, sorted by node.
-    pub fn ring_members(&self) -> Vec<RingMember> {
-        self.iter()
-            .map(|(node, member)| RingMember {
-                node,
-                zone: member.zone.clone(),
-                vnodes: member.vnodes,
-            })
-            .collect()
     }
 }
 

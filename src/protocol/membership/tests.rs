@@ -59,12 +59,6 @@ fn forgetting_travels_with_a_merge() {
 }
 
 #[test]
-fn the_ring_gets_zone_and_vnodes_of_each_member() {
-    let expected = |node| RingMember { node: NodeId(node), zone: "a".to_owned(), vnodes: 128 };
-    assert_eq!(sample().ring_members(), [expected(1), expected(2)]);
-}
-
-#[test]
 fn a_set_survives_its_json() {
     let text = serde_json::to_string(&sample()).unwrap();
     assert!(text.contains("\"0000000000000001\""), "{text}");

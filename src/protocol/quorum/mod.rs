@@ -99,6 +99,32 @@ pub enum QuorumError {
 }
 
 impl QuorumError {
+    /// Whether a replica refused because it follows a newer ring: what was asked may be asked
+    /// again by that.
+    pub fn is_by_stale_ring(&self) -> bool {
+        let QuorumError::Failed { refusals, .. } = self else { return false };
+        refusals.iter().any(|(_, refusal)| *refusal == Refusal::StaleRing)
+    }
+
+    /// The error of a request that was tried before, in a way that may have had an effect.
+    pub fn doubted(self, may_exist: bool) -> QuorumError {
+        match self {
+            QuorumError::Failed { required, received, refusals, .. } if may_exist => {
+                QuorumError::Failed { required, received, refusals, outcome: Outcome::Unknown }
+            }
+            QuorumError::Timeout { required, received, .. } if may_exist => {
+                QuorumError::Timeout { required, received, outcome: Outcome::Unknown }
+            }
+            QuorumError::Unavailable { required, .. } if may_exist => QuorumError::Failed {
+                required,
+                received: 0,
+                refusals: Vec::new(),
+                outcome: Outcome::Unknown,
+            },
+            certain => certain,
+        }
+    }
+
     /// What is known of the request's effect.
     pub fn outcome(&self) -> Outcome {
         match self {

@@ -12,6 +12,9 @@
 //! the answer comes out of [`WriteQuorum::poll`] before the answer does.
 //!
 //! A primary that refuses out of overload is never hinted: its hint would be more load.
+//!
+//! While the key's partition moves, the write goes to its present and to its coming owners, and
+//! needs a quorum of each: whoever reads from either meets it.
 
 mod place;
 #[cfg(test)]
@@ -21,22 +24,37 @@ mod tests;
 
 use self::place::{Place, Progress, StandIn};
 use crate::protocol::message::Refusal;
+use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::{Outcome, Primary, QuorumError};
 use crate::types::{Moment, NodeId};
 
 /// What a write begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteSetup {
-    /// The first N nodes of the preference list, each once.
+    /// The first N nodes of the preference list, each once; then coming owners that are not among
+    /// them.
     pub primaries: Vec<Primary>,
     /// Reachable nodes beyond the first N, in preference order, each once; used only if `sloppy`.
     pub fallbacks: Vec<NodeId>,
     /// W; at least 1.
     pub required: u32,
+    /// Set while the partition moves.
+    pub coming: Option<Coming>,
     /// Whether fallbacks may count.
     pub sloppy: bool,
     /// When the client stops waiting.
     pub deadline: Moment,
+}
+
+/// The owners-to-be of a partition that moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coming {
+    /// How many of the primaries, from the first on, are the present owners.
+    pub present: usize,
+    /// The coming owners, all among the primaries.
+    pub owners: Vec<NodeId>,
+    /// Their W; at least 1.
+    pub required: u32,
 }
 
 /// What the driver must do next.
@@ -75,7 +93,8 @@ pub struct WriteQuorum {
     places: Vec<Place>,
     fallbacks: Vec<NodeId>,
     fallbacks_used: usize,
-    required: usize,
+    /// That of the present owners, then that of the coming ones, if there are any.
+    tallies: [Tally; 2],
     sloppy: bool,
     deadline: Moment,
     refusals: Vec<(NodeId, Refusal)>,
@@ -91,11 +110,12 @@ impl WriteQuorum {
     /// Begins a write; poll it at once. If too few nodes can be reached, its only effect is the
     /// answer that says so.
     pub fn new(setup: WriteSetup, now: Moment) -> Self {
+        let tallies = Tally::both(&setup);
         let mut write = WriteQuorum {
             places: setup.primaries.iter().map(Place::new).collect(),
             fallbacks: setup.fallbacks,
             fallbacks_used: 0,
-            required: (setup.required as usize).max(1),
+            tallies,
             sloppy: setup.sloppy,
             deadline: setup.deadline,
             refusals: Vec::new(),
@@ -104,13 +124,11 @@ impl WriteQuorum {
             answer: None,
             over: false,
         };
-        let reachable = write.reachable();
-        if reachable < write.required {
+        let out_of_reach = write.tallies.into_iter().find(|it| write.reachable(it) < it.required);
+        if let Some(tally) = out_of_reach {
+            let (required, reachable) = (tally.required as u32, write.reachable(&tally) as u32);
             write.places.clear();
-            write.decide(Err(QuorumError::Unavailable {
-                required: write.required as u32,
-                reachable: reachable as u32,
-            }));
+            write.decide(Err(QuorumError::Unavailable { required, reachable }));
         } else {
             write.cover_unreachable();
             write.advance(now);
@@ -187,6 +205,42 @@ impl WriteQuorum {
     }
 }
 
+/// How many of which places a quorum takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tally {
+    required: usize,
+    /// A bit for each place that counts.
+    places: u64,
+}
+
+impl Tally {
+    fn both(setup: &WriteSetup) -> [Tally; 2] {
+        let required = (setup.required as usize).max(1);
+        let Some(coming) = &setup.coming else {
+            return [Tally { required, places: u64::MAX }, Tally { required: 0, places: 0 }];
+        };
+        let all = setup.primaries.iter().enumerate();
+        let owned = all.filter(|(_, primary)| coming.owners.contains(&primary.node));
+        let owned = owned.fold(0, |places, (at, _)| places | bit(at));
+        let present = (0..coming.present).fold(0, |places, at| places | bit(at));
+        if planted(Planted::QuorumsOfAMoveAdded) {
+            let both = Tally { required, places: present | owned };
+            return [both, Tally { required: 0, places: 0 }];
+        }
+        let to_come = (coming.required as usize).max(1);
+        [Tally { required, places: present }, Tally { required: to_come, places: owned }]
+    }
+
+    fn counts(&self, place: usize) -> bool {
+        self.places & bit(place) != 0
+    }
+}
+
+/// Two times the largest N is well below 64.
+fn bit(place: usize) -> u64 {
+    1u64.checked_shl(place as u32).unwrap_or(0)
+}
+
 /// In which role a node was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
@@ -195,10 +249,16 @@ enum Role {
 }
 
 impl WriteQuorum {
-    fn reachable(&self) -> usize {
-        let primaries = self.places.iter().filter(|place| place.own == Progress::Due).count();
-        let absent = self.places.len() - primaries;
+    fn reachable(&self, tally: &Tally) -> usize {
+        let primaries = self.count(tally, |place| place.own == Progress::Due);
+        let absent = self.count(tally, |_| true) - primaries;
         primaries + if self.sloppy { absent.min(self.fallbacks.len()) } else { 0 }
+    }
+
+    /// Places of a quorum's owners that are so.
+    fn count(&self, tally: &Tally, is_so: impl Fn(&Place) -> bool) -> usize {
+        let counted = self.places.iter().enumerate();
+        counted.filter(|(at, place)| tally.counts(*at) && is_so(place)).count()
     }
 
     fn cover_unreachable(&mut self) {
@@ -246,12 +306,12 @@ impl WriteQuorum {
 
     fn advance(&mut self, now: Moment) {
         if !self.decided {
-            let received = self.received();
-            let open = self.places.iter().filter(|place| place.is_open()).count();
-            if received >= self.required {
+            let open = |tally: &Tally| self.count(tally, Place::is_open);
+            let short = |tally: &Tally| self.received(tally) + open(tally) < tally.required;
+            if let Some(tally) = self.tallies.into_iter().find(short) {
+                self.fail(&tally);
+            } else if self.tallies.iter().all(|it| self.received(it) >= it.required) {
                 self.decide(Ok(self.success()));
-            } else if received + open < self.required {
-                self.fail();
             }
         }
         if now >= self.deadline && !self.over {
@@ -259,8 +319,15 @@ impl WriteQuorum {
         }
     }
 
-    fn received(&self) -> usize {
-        self.places.iter().filter(|place| place.counted().is_some()).count()
+    fn received(&self, tally: &Tally) -> usize {
+        self.count(tally, |place| place.counted().is_some())
+    }
+
+    /// The quorum that is furthest from being reached.
+    fn furthest(&self) -> Tally {
+        let [present, coming] = self.tallies;
+        let missing = |it: &Tally| it.required.saturating_sub(self.received(it));
+        if missing(&coming) > missing(&present) { coming } else { present }
     }
 
     fn decide(&mut self, answer: Result<WriteSuccess, QuorumError>) {
@@ -287,14 +354,14 @@ impl WriteQuorum {
         success
     }
 
-    fn fail(&mut self) {
+    fn fail(&mut self, tally: &Tally) {
         for place in &mut self.places {
             place.cancel_due();
         }
         let in_flight = self.places.iter().any(Place::is_in_flight);
         let error = QuorumError::Failed {
-            required: self.required as u32,
-            received: self.received() as u32,
+            required: tally.required as u32,
+            received: self.received(tally) as u32,
             refusals: self.refusals.clone(),
             outcome: outcome(self.may_exist || in_flight),
         };
@@ -309,9 +376,10 @@ impl WriteQuorum {
             place.give_up();
         }
         if !self.decided {
+            let tally = self.furthest();
             self.decide(Err(QuorumError::Timeout {
-                required: self.required as u32,
-                received: self.received() as u32,
+                required: tally.required as u32,
+                received: self.received(&tally) as u32,
                 outcome: outcome(self.may_exist),
             }));
         }
@@ -336,6 +404,7 @@ fn is_never_hinted(refusal: Refusal) -> bool {
         | Refusal::Corrupt
         | Refusal::HintNotAdmitted
         | Refusal::Storage
-        | Refusal::NotServing => false,
+        | Refusal::NotServing
+        | Refusal::StaleRing => false,
     }
 }

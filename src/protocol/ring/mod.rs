@@ -28,6 +28,8 @@ mod tokens;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::{Epoch, Key, NodeId, PartitionId, Token};
 
 pub use self::diff::{Move, moves};
@@ -43,10 +45,12 @@ pub const PARTITIONS_MAX: u32 = 1 << 15;
 pub const VNODES_MAX: u32 = 1 << 14;
 
 /// A node that the ring is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RingMember {
     /// The node.
     pub node: NodeId,
+    /// Whose tokens it claims: its own, or those of the node that it has replaced.
+    pub seat: NodeId,
     /// Its failure domain; empty for none, which counts as a zone of its own.
     pub zone: String,
     /// Its virtual nodes: its share of the load is in proportion to them.
@@ -81,6 +85,19 @@ pub enum RingError {
         /// The member.
         node: NodeId,
     },
+    /// Tokens can be claimed only once.
+    #[error("the tokens of node {seat} are claimed twice")]
+    DuplicateSeat {
+        /// Whose tokens they are.
+        seat: NodeId,
+    },
+}
+
+impl RingMember {
+    /// A node that claims its own tokens.
+    pub fn new(node: NodeId, zone: &str, vnodes: u32) -> RingMember {
+        RingMember { node, seat: node, zone: zone.to_owned(), vnodes }
+    }
 }
 
 /// An immutable placement of all partitions over the members.
@@ -242,8 +259,13 @@ fn sorted_members(members: &[RingMember]) -> Result<Vec<RingMember>, RingError> 
             return Err(RingError::VnodesOutOfRange { node, got, vnodes_max: VNODES_MAX });
         }
     }
-    match sorted.windows(2).find(|pair| pair[0].node == pair[1].node) {
-        Some(pair) => Err(RingError::DuplicateNode { node: pair[0].node }),
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0].node == pair[1].node) {
+        return Err(RingError::DuplicateNode { node: pair[0].node });
+    }
+    let mut seats: Vec<NodeId> = sorted.iter().map(|member| member.seat).collect();
+    seats.sort_unstable();
+    match seats.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(RingError::DuplicateSeat { seat: pair[0] }),
         None => Ok(sorted),
     }
 }
@@ -269,7 +291,7 @@ fn zone_indices(members: &[RingMember]) -> (Vec<usize>, usize) {
 fn sorted_claims(members: &[RingMember]) -> Vec<Claim> {
     let mut claims: Vec<Claim> = (members.iter().zip(0..))
         .flat_map(|(member, index)| {
-            tokens_of(member.node, member.vnodes).map(move |token| Claim { token, member: index })
+            tokens_of(member.seat, member.vnodes).map(move |token| Claim { token, member: index })
         })
         .collect();
     claims.sort_unstable();

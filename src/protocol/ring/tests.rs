@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 pub(super) fn member(node: u64, zone: &str, vnodes: u32) -> RingMember {
-    RingMember { node: NodeId(node), zone: zone.to_owned(), vnodes }
+    RingMember::new(NodeId(node), zone, vnodes)
 }
 
 fn ring(partitions: u32, replication_factor: u32, members: &[RingMember]) -> Ring {

@@ -1,13 +1,13 @@
 //! What can be asked of the system group, how it stands in the log, and what is answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::protocol::membership::Member;
 use crate::protocol::system::keyspace::{Mode, ReplicationAsked};
-use crate::types::{Epoch, GroupId, KeyspaceId, NodeId, ReplicaId};
+use crate::types::{Epoch, GroupId, Incarnation, KeyspaceId, NodeId, PartitionId, ReplicaId};
 
 /// The version of the commands' text that this program writes and reads.
 pub const COMMAND_VERSION: u32 = 1;
@@ -33,6 +33,47 @@ pub enum SystemCommand {
         node: NodeId,
         /// Its description of itself.
         member: Member,
+        /// Whether it takes a place on the ring as soon as it is a member; otherwise it waits until
+        /// it is told to. Of no meaning for one that is a member already.
+        #[serde(default = "by_itself")]
+        joins: bool,
+    },
+    /// Members take places on the ring, or give them up. Partitions begin to move; a node that gives
+    /// its place up stays a member until it is told to [retire](SystemCommand::Retire).
+    Reshape {
+        /// Members that take a place.
+        join: BTreeSet<NodeId>,
+        /// Members that give theirs up.
+        leave: BTreeSet<NodeId>,
+        /// Members that give their place up to another, which takes exactly that one.
+        replace: BTreeMap<NodeId, NodeId>,
+        /// The epoch that this was decided on; anything else is refused.
+        expected_epoch: Option<Epoch>,
+    },
+    /// Partitions take the next step of their moves, as the leader of the system group finds them
+    /// ready for it.
+    Advance {
+        /// Those that set out.
+        prepare: BTreeSet<PartitionId>,
+        /// Those that arrive: their new owners serve, and nobody reads from the old ones any more.
+        settle: BTreeSet<PartitionId>,
+        /// The epoch that this was decided on; anything else is refused.
+        expected_epoch: Epoch,
+    },
+    /// A node has taken over all rows of partitions that move to it.
+    Synced {
+        /// The node.
+        node: NodeId,
+        /// The life that has them.
+        incarnation: Incarnation,
+        /// The partitions, and the epochs in which their moves were prepared.
+        partitions: BTreeMap<PartitionId, Epoch>,
+    },
+    /// A member that has given up its place, and holds nothing any more that others need, goes for
+    /// good.
+    Retire {
+        /// The member.
+        node: NodeId,
     },
     /// A member goes for good. Each of its replicas is replaced by one on the next node of the
     /// partition's preference list, if there is one that holds none yet.
@@ -76,8 +117,23 @@ pub enum SystemCommand {
 }
 
 /// The commands' names in their text.
-const NAMES: [&str; 6] =
-    ["describe", "remove", "create_keyspace", "alter_keyspace", "drop_keyspace", "place_group"];
+const NAMES: [&str; 10] = [
+    "describe",
+    "reshape",
+    "advance",
+    "synced",
+    "retire",
+    "remove",
+    "create_keyspace",
+    "alter_keyspace",
+    "drop_keyspace",
+    "place_group",
+];
+
+/// What a description says that was written before nodes could wait.
+fn by_itself() -> bool {
+    true
+}
 
 /// What a command did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +144,11 @@ pub enum SystemReply {
         /// Its replica in the system group.
         system_replica: ReplicaId,
         /// The epoch of the ring with it.
+        epoch: Epoch,
+    },
+    /// The partitions are on their way.
+    Reshaped {
+        /// The epoch of the ring now.
         epoch: Epoch,
     },
     /// The node is no member any more.

@@ -39,10 +39,12 @@ pub mod command;
 pub mod keyspace;
 pub mod orders;
 pub mod placement;
+pub mod placing;
 pub mod refusal;
 mod ring;
 pub mod settings;
 pub mod state;
+pub mod transfers;
 pub mod voters;
 
 pub use self::command::{SystemCommand, SystemReply, SystemRequest};

@@ -180,8 +180,9 @@ proptest! {
             if outcome.is_err() {
                 prop_assert_eq!(&before, &cluster.state, "a refusal changes nothing");
             }
-            let moved = before.ring_members() != cluster.state.ring_members();
-            let epoch = Epoch(before.epoch().0 + u64::from(moved));
+            let moved = before.placing() != cluster.state.placing();
+            let removed = before.removed() != cluster.state.removed();
+            let epoch = Epoch(before.epoch().0 + u64::from(moved || removed));
             prop_assert_eq!(cluster.state.epoch(), epoch);
             prop_assert!(!moved || cluster.state.ring(3).is_ok());
             check(&cluster.state);
@@ -238,6 +239,7 @@ fn groups_are_founded_once_however_often_strong_keyspaces_come_and_go() {
 fn kind(reply: &SystemReply) -> &'static str {
     match reply {
         SystemReply::Described { .. } => "described",
+        SystemReply::Reshaped { .. } => "reshaped",
         SystemReply::Removed { .. } => "removed",
         SystemReply::Created { .. } => "created",
         SystemReply::Altered { .. } => "altered",

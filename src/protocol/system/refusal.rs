@@ -45,6 +45,35 @@ pub enum SystemRefusal {
         /// What was sent.
         node: NodeId,
     },
+    /// The node has no place on the ring to give up, or has one already.
+    #[error("node {node} is {standing}: it cannot {asked}")]
+    WrongStanding {
+        /// The node.
+        node: NodeId,
+        /// How it stands.
+        standing: String,
+        /// What was asked of it.
+        asked: String,
+    },
+    /// Somebody must hold the data.
+    #[error("no node would be left on the ring; a cluster keeps at least one")]
+    RingEmpty,
+    /// The node still has, or is still to have, what others need.
+    #[error("node {node} cannot go yet: {holds}")]
+    StillNeeded {
+        /// The node.
+        node: NodeId,
+        /// What it holds.
+        holds: String,
+    },
+    /// Partitions are on their way.
+    #[error(
+        "partitions are moving; {asked} when they have arrived (see `coterie cluster transfers`)"
+    )]
+    PartitionsMove {
+        /// What was asked.
+        asked: String,
+    },
     /// A cluster has at least one member.
     #[error("node {node} is the last member and cannot be removed")]
     LastMember {

@@ -1,26 +1,37 @@
-//! The ring that follows from the state.
+//! The rings that follow from the state.
 
-use crate::protocol::ring::{Ring, RingError, RingMember};
-use crate::protocol::system::state::SystemState;
+use std::collections::BTreeSet;
+
+use crate::protocol::ring::{Ring, RingError};
+use crate::protocol::system::keyspace::Mode;
+use crate::protocol::system::placing::{Layout, Rings};
+use crate::protocol::system::state::{Standing, SystemState};
 
 impl SystemState {
-    /// The ring of the members at the state's epoch, for keyspaces of a replication factor.
+    /// The ring by which all partitions are to lie, at the state's epoch, for keyspaces of a
+    /// replication factor.
     ///
     /// # Errors
     /// [`RingError::ReplicationFactorZero`]; all else was checked when it came in.
     pub fn ring(&self, factor: u32) -> Result<Ring, RingError> {
-        Ring::new(self.epoch, self.partitions(), factor, &self.ring_members())
+        Ring::new(self.epoch, self.partitions(), factor, self.placing.target_layout())
     }
 
-    /// What the ring depends on: the epoch grows when this changes, and only then.
-    pub(super) fn ring_members(&self) -> Vec<RingMember> {
+    /// What the ring is to be made of.
+    pub(super) fn wanted_layout(&self) -> Layout {
         let members = self.members.iter();
-        members
-            .map(|(node, known)| RingMember {
-                node: *node,
-                zone: known.member.zone.clone(),
-                vnodes: known.member.vnodes,
-            })
-            .collect()
+        let active = members.filter(|(_, known)| known.standing == Standing::Active);
+        active.map(|(node, known)| known.ring_member(*node)).collect()
+    }
+
+    /// The replication factors by which rows of leaderless keyspaces lie.
+    pub(super) fn factors(&self) -> BTreeSet<u32> {
+        let quorum = self.keyspaces().filter(|keyspace| keyspace.mode == Mode::Quorum);
+        quorum.map(|keyspace| keyspace.replication.factor).collect()
+    }
+
+    /// The rings of all layouts in use.
+    pub(super) fn rings(&self) -> Rings {
+        Rings::new(&self.placing, self.partitions(), &self.factors())
     }
 }

@@ -1,14 +1,16 @@
 //! States and requests that the tests of this module begin with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::membership::Member;
 use crate::protocol::system::keyspace::{Mode, ReplicationAsked};
+use crate::protocol::system::placing::Step;
 use crate::protocol::system::settings::{ClusterSettings, Replication};
+use crate::protocol::system::transfers::{Report, due};
 use crate::protocol::system::{
     SystemCommand, SystemRefusal, SystemReply, SystemRequest, SystemState,
 };
-use crate::types::{ClusterId, Incarnation, LogIndex, NodeId};
+use crate::types::{ClusterId, Epoch, Incarnation, LogIndex, NodeId, PartitionId};
 
 /// The first description of a node that is in this zone.
 pub(super) fn member(zone: &str) -> Member {
@@ -42,7 +44,8 @@ impl Cluster {
         let mut cluster = Cluster { state, index: LogIndex(0) };
         for (zone, node) in zones.iter().zip(1..).skip(1) {
             let member = member(zone);
-            cluster.apply(SystemCommand::Describe { node: NodeId(node), member }).unwrap();
+            let (node, joins) = (NodeId(node), true);
+            cluster.apply(SystemCommand::Describe { node, member, joins }).unwrap();
         }
         cluster
     }
@@ -50,6 +53,40 @@ impl Cluster {
     /// So many nodes without zones.
     pub(super) fn sized(nodes: usize) -> Cluster {
         Cluster::of(&vec![""; nodes])
+    }
+
+    /// Has every partition arrive where it is to lie, as if everybody were up and quick; how many
+    /// orders that took.
+    pub(super) fn settle(&mut self) -> usize {
+        let mut orders = 0;
+        loop {
+            self.sync();
+            let Some(command) = due(&self.state, &self.reports()) else { return orders };
+            self.apply(command).unwrap();
+            orders += 1;
+        }
+    }
+
+    /// Every node has heard of everything.
+    pub(super) fn reports(&self) -> BTreeMap<NodeId, Report> {
+        let report = Report { epoch: self.state.epoch(), up: true };
+        self.state.members().keys().map(|node| (*node, report)).collect()
+    }
+
+    /// Every node that takes partitions over has done so.
+    fn sync(&mut self) {
+        let mut synced: BTreeMap<NodeId, BTreeMap<PartitionId, Epoch>> = BTreeMap::new();
+        for (partition, _, moving) in self.state.placing().moving() {
+            if let Step::Copying { waiting } = &moving.step {
+                for node in waiting {
+                    synced.entry(*node).or_default().insert(partition, moving.since);
+                }
+            }
+        }
+        for (node, partitions) in synced {
+            let incarnation = self.state.members()[&node].member.incarnation;
+            self.apply(SystemCommand::Synced { node, incarnation, partitions }).unwrap();
+        }
     }
 
     /// The next entry; its request's number is its index.
@@ -100,7 +137,7 @@ pub(super) fn describe(
 ) -> SystemCommand {
     let mut member = Member { revision, ..member("") };
     change(&mut member);
-    SystemCommand::Describe { node: NodeId(node), member }
+    SystemCommand::Describe { node: NodeId(node), member, joins: true }
 }
 
 pub(super) fn asked(n: Option<u32>, r: Option<u32>, w: Option<u32>) -> ReplicationAsked {

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::membership::Member;
 use crate::protocol::raft::membership::Target;
-use crate::protocol::ring::PARTITIONS_MAX;
+use crate::protocol::ring::{PARTITIONS_MAX, RingMember};
 use crate::protocol::system::apply::members::check_member;
 use crate::protocol::system::keyspace::{DEFAULT_NAME, Keyspace, Marker, Mode, check_replication};
 use crate::protocol::system::placement::{Placement, ReplicaIds};
+use crate::protocol::system::placing::Placing;
 use crate::protocol::system::refusal::{SystemRefusal, rule};
 use crate::protocol::system::settings::{ClusterSettings, Replication};
 use crate::types::{
@@ -17,7 +18,10 @@ use crate::types::{
 };
 
 /// The version of the state's text that this program writes and reads.
-pub const STATE_FORMAT: u32 = 1;
+pub const STATE_FORMAT: u32 = 2;
+
+/// The oldest version that it reads: the one in which every member had its place at once.
+const STATE_FORMAT_OLDEST: u32 = 1;
 
 /// A member and its place in the system group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +30,45 @@ pub struct SystemMember {
     pub member: Member,
     /// Its replica of the system group; another one with each incarnation.
     pub system_replica: ReplicaId,
+    /// Whether it is to have a place on the ring.
+    #[serde(default)]
+    pub standing: Standing,
+    /// Whose tokens it claims, if not its own: those of the node that it has replaced.
+    #[serde(default)]
+    pub seat: Option<NodeId>,
+}
+
+/// Whether a member is to have a place on the ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// It waits until it is told to join.
+    Waiting,
+    /// It has one, or is to get it.
+    #[default]
+    Active,
+    /// It gives its place up.
+    Leaving,
+}
+
+impl Standing {
+    /// The standing's name at the interfaces.
+    pub fn name(self) -> &'static str {
+        match self {
+            Standing::Waiting => "waiting",
+            Standing::Active => "active",
+            Standing::Leaving => "leaving",
+        }
+    }
+}
+
+impl SystemMember {
+    /// What the ring depends on.
+    pub(super) fn ring_member(&self, node: NodeId) -> RingMember {
+        let Member { zone, vnodes, .. } = &self.member;
+        let seat = self.seat.unwrap_or(node);
+        RingMember { node, seat, zone: zone.clone(), vnodes: *vnodes }
+    }
 }
 
 /// The cluster's facts, the same on every node that has applied the same entries.
@@ -43,6 +86,8 @@ pub struct SystemState {
     pub(super) strong_factor: Option<u32>,
     pub(super) groups: BTreeMap<GroupId, Placement>,
     pub(super) replica_ids: ReplicaIds,
+    #[serde(default)]
+    pub(super) placing: Placing,
 }
 
 /// Why a state cannot be read.
@@ -87,11 +132,14 @@ impl SystemState {
         let mut replica_ids = ReplicaIds::new();
         let system_replica = replica_ids.fresh();
         let default = default_keyspace(settings.replication);
+        let standing = Standing::Active;
+        let founding = SystemMember { member, system_replica, standing, seat: None };
+        let placing = Placing::at_rest(vec![founding.ring_member(founder)]);
         Ok(SystemState {
             format: STATE_FORMAT,
             cluster_id: settings.cluster_id,
             partitions: settings.partitions,
-            members: BTreeMap::from([(founder, SystemMember { member, system_replica })]),
+            members: BTreeMap::from([(founder, founding)]),
             removed: BTreeSet::new(),
             epoch: Epoch(1),
             keyspaces: BTreeMap::from([(KeyspaceId::DEFAULT, default)]),
@@ -99,6 +147,7 @@ impl SystemState {
             strong_factor: None,
             groups: BTreeMap::new(),
             replica_ids,
+            placing,
         })
     }
 
@@ -113,10 +162,15 @@ impl SystemState {
     /// [`StateError`] when this program did not write it.
     pub fn decode(bytes: &[u8]) -> Result<SystemState, StateError> {
         let Formatted { format: got } = serde_json::from_slice(bytes)?;
-        if got != u64::from(STATE_FORMAT) {
+        if !(u64::from(STATE_FORMAT_OLDEST)..=u64::from(STATE_FORMAT)).contains(&got) {
             return Err(StateError::UnknownFormat { got });
         }
-        Ok(serde_json::from_slice(bytes)?)
+        let mut state: SystemState = serde_json::from_slice(bytes)?;
+        if got < u64::from(STATE_FORMAT) {
+            state.format = STATE_FORMAT;
+            state.placing = Placing::at_rest(state.wanted_layout());
+        }
+        Ok(state)
     }
 
     /// What those that join take over. The replication is that of the default keyspace as it is
@@ -142,6 +196,11 @@ impl SystemState {
     /// The nodes that were removed, for good. They are kept, 8 bytes each.
     pub fn removed(&self) -> &BTreeSet<NodeId> {
         &self.removed
+    }
+
+    /// Where the partitions are and are to go.
+    pub fn placing(&self) -> &Placing {
+        &self.placing
     }
 
     /// The version of the ring.

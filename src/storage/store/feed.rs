@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{Store, StoreError, watermark};
 use crate::protocol::version::lww::supersedes;
-use crate::storage::engine::Change;
+use crate::storage::engine::{Change, EngineError};
 use crate::storage::memtable::{Memtable, Place};
 use crate::storage::record_codec;
 use crate::types::{Key, KeyspaceId, Record, Timestamp};
@@ -49,6 +49,13 @@ pub(super) fn next_slice(store: &Store, rows_max: usize) -> Result<Fed, StoreErr
         None => begin(store, &mut feeding, &frozen)?,
     };
     // On an error the cursor stays taken and feeding begins anew, which the engine does not mind.
+    let cursor = match cursor.clear_next(store, rows_max)? {
+        Clearing::Done(cursor) => cursor,
+        Clearing::More(cursor) => {
+            feeding.cursor = Some(cursor);
+            return Ok(Fed { rows: 0, done: false });
+        }
+    };
     let slice = cursor.slice(&frozen, rows_max);
     let changes = changes_of(store, &frozen, &slice.rows)?;
     let covered = match slice.next {
@@ -75,6 +82,8 @@ pub(super) fn next_slice(store: &Store, rows_max: usize) -> Result<Fed, StoreErr
 /// The first row that is still to be fed.
 #[derive(Debug)]
 struct Cursor {
+    /// Partitions of which the engine has to delete the rows before any row is fed.
+    clearing: Vec<Place>,
     places: Vec<Place>,
     /// Index into `places`.
     at: usize,
@@ -99,10 +108,33 @@ fn begin(store: &Store, feeding: &mut Feeding, frozen: &Memtable) -> Result<Curs
     // keyspace exists.
     let keyspaces: BTreeSet<KeyspaceId> = places.iter().map(|(keyspace, _)| *keyspace).collect();
     keyspaces.into_iter().try_for_each(|keyspace| store.create_keyspace(keyspace))?;
-    Ok(Cursor { places, at: 0, after: None })
+    let clearing = frozen.cleared().into_iter().collect();
+    Ok(Cursor { clearing, places, at: 0, after: None })
+}
+
+/// How far the engine is with deleting.
+enum Clearing {
+    Done(Cursor),
+    More(Cursor),
 }
 
 impl Cursor {
+    /// Has the engine delete up to `rows_max` rows of a partition whose older rows are void.
+    fn clear_next(mut self, store: &Store, rows_max: usize) -> Result<Clearing, StoreError> {
+        let Some((keyspace, partition)) = self.clearing.last().copied() else {
+            return Ok(Clearing::Done(self));
+        };
+        let emptied = match store.engine.delete_partition(keyspace, partition, rows_max) {
+            // It was dropped, or never had rows in the engine.
+            Err(EngineError::UnknownKeyspace { .. }) => true,
+            emptied => emptied?,
+        };
+        if emptied {
+            self.clearing.pop();
+        }
+        Ok(Clearing::More(self))
+    }
+
     fn slice(mut self, frozen: &Memtable, rows_max: usize) -> Slice {
         let mut rows = Vec::with_capacity(rows_max.min(frozen.totals().rows));
         while let Some(&place) = self.places.get(self.at) {

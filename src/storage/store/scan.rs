@@ -26,9 +26,9 @@ pub(super) fn page(
     page_bytes_max: usize,
 ) -> Result<ScanPage, StoreError> {
     if store.is_dropped(place.0) {
-        return Ok(ScanPage { rows: Vec::new(), done: true });
+        return Ok(ScanPage { done: true, ..ScanPage::default() });
     }
-    let tables = in_memory(store);
+    let Older { tables, engine } = older(store, place);
     let mut page =
         Filling { keyspace: place.0, page: ScanPage::default(), bytes_left: page_bytes_max };
     let mut after = after.cloned();
@@ -38,7 +38,9 @@ pub(super) fn page(
         for table in &tables {
             merged.add(table.stretch(place, after.as_ref(), rows_max));
         }
-        merged.add(stored(store, place, after.as_ref(), rows_max)?);
+        if engine {
+            merged.add(stored(store, place, after.as_ref(), rows_max)?);
+        }
         let complete_to = merged.complete_to.clone();
         if !page.fill(merged) {
             return Ok(page.page);
@@ -57,10 +59,24 @@ const STRETCH_ROWS_MAX: usize = 256;
 /// What any row costs at least, so that a small page does not load many rows in vain.
 const ROW_BYTES_LEAST: usize = 64;
 
-/// Taken before the engine is asked: what moves there meanwhile is seen twice, never missed.
-fn in_memory(store: &Store) -> Vec<Arc<Memtable>> {
+/// What there is to look at.
+struct Older {
+    tables: Vec<Arc<Memtable>>,
+    /// Whether the engine's rows count.
+    engine: bool,
+}
+
+/// Taken before the engine is asked: what moves there meanwhile is seen twice, never missed. Nothing
+/// counts that is older than a table for which it is void.
+fn older(store: &Store, place: Place) -> Older {
     let tables = store.tables.read();
-    tables.frozen.iter().chain([&tables.active]).map(Arc::clone).collect()
+    let mut looked_at = Older { tables: vec![Arc::clone(&tables.active)], engine: false };
+    if tables.active.is_cleared(place) {
+        return looked_at;
+    }
+    looked_at.tables.extend(tables.frozen.clone());
+    looked_at.engine = !tables.frozen.as_ref().is_some_and(|frozen| frozen.is_cleared(place));
+    looked_at
 }
 
 /// A stretch of the engine's rows, and the last key that it covers although it may be corrupt.

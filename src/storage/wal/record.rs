@@ -19,6 +19,8 @@ pub enum LogRecord {
     Row(Row),
     /// The keyspace is gone with all its rows; its id is never used again.
     DropKeyspace(KeyspaceId),
+    /// What the log said of rows of a partition up to here is void: the partition has moved away.
+    DropPartition(KeyspaceId, PartitionId),
     /// What applied commands came to: rows that are taken over together or not at all.
     Rows(Vec<(PartitionId, Row)>),
     /// A replica of a Raft group remembers something.
@@ -29,6 +31,7 @@ pub enum LogRecord {
 const KIND_ROW: u8 = 1;
 const KIND_DROP_KEYSPACE: u8 = 2;
 const KIND_ROWS: u8 = 3;
+const KIND_DROP_PARTITION: u8 = 4;
 
 /// What follows a key: nothing more (a tombstone), or a value.
 const TAG_TOMBSTONE: u8 = 0;
@@ -70,6 +73,7 @@ impl LogRecord {
         match self {
             LogRecord::Row(row) => 1 + row_bytes(row),
             LogRecord::DropKeyspace(_) => 1 + 4,
+            LogRecord::DropPartition(..) => 1 + 4 + PARTITION_BYTES,
             LogRecord::Rows(rows) => {
                 let bytes = |(_, row): &(PartitionId, Row)| PARTITION_BYTES + row_bytes(row);
                 1 + LENGTH_BYTES + rows.iter().map(bytes).sum::<usize>()
@@ -89,6 +93,11 @@ impl LogRecord {
                 out.put_u8(KIND_DROP_KEYSPACE);
                 out.put_u32_le(keyspace.0);
             }
+            LogRecord::DropPartition(keyspace, partition) => {
+                out.put_u8(KIND_DROP_PARTITION);
+                out.put_u32_le(keyspace.0);
+                out.put_u16_le(partition.0);
+            }
             LogRecord::Rows(rows) => {
                 out.put_u8(KIND_ROWS);
                 encode_rows(rows, out);
@@ -102,6 +111,10 @@ impl LogRecord {
         match bytes.try_get_u8()? {
             KIND_ROW => decode_row(bytes).map(LogRecord::Row),
             KIND_DROP_KEYSPACE => Ok(LogRecord::DropKeyspace(KeyspaceId(bytes.try_get_u32_le()?))),
+            KIND_DROP_PARTITION => {
+                let keyspace = KeyspaceId(bytes.try_get_u32_le()?);
+                Ok(LogRecord::DropPartition(keyspace, PartitionId(bytes.try_get_u16_le()?)))
+            }
             KIND_ROWS => decode_rows(bytes).map(LogRecord::Rows),
             kind => GroupRecord::decode(kind, bytes).map(LogRecord::Group),
         }

@@ -103,6 +103,19 @@ impl World {
         let distinct: BTreeSet<NodeId> = success.acknowledged.iter().copied().collect();
         assert_eq!(distinct.len(), success.acknowledged.len());
         assert!(distinct.len() >= self.setup.required as usize);
+        if let Some(coming) = &self.setup.coming {
+            let stood_for = |node: &NodeId| {
+                let held =
+                    self.acked.iter().find(|(acked, target)| acked == node && target.is_some());
+                held.and_then(|(_, target)| *target).unwrap_or(*node)
+            };
+            let places: BTreeSet<NodeId> = distinct.iter().map(stood_for).collect();
+            let present = self.setup.primaries.iter().take(coming.present);
+            let present = present.filter(|primary| places.contains(&primary.node)).count();
+            let to_come = coming.owners.iter().filter(|node| places.contains(node)).count();
+            assert!(present >= self.setup.required as usize, "too few of the present owners");
+            assert!(to_come >= coming.required as usize, "too few of the coming owners");
+        }
         for node in &distinct {
             assert!(self.acked.iter().any(|(acked, _)| acked == node), "{node} never acked");
             assert_eq!(success.fallbacks.contains(node), self.primary(*node).is_none());
@@ -188,12 +201,20 @@ prop_compose! {
         fallbacks in 0u64..4,
         required in 1u32..5,
         sloppy: bool,
+        moves in prop::option::of((1usize..4, 0usize..4, 1u32..4)),
     ) -> WriteSetup {
         let primary = |(at, reachable): (usize, &bool)| {
             Primary { node: NodeId(at as u64 + 1), reachable: *reachable }
         };
+        let primaries: Vec<Primary> = reachable.iter().enumerate().map(primary).collect();
+        let coming = moves.map(|(present, shared, required)| {
+            let present = present.min(primaries.len());
+            let owners = primaries.iter().skip(present.saturating_sub(shared)).map(|p| p.node);
+            Coming { present, owners: owners.collect(), required }
+        });
         WriteSetup {
-            primaries: reachable.iter().enumerate().map(primary).collect(),
+            primaries,
+            coming,
             fallbacks: (0..fallbacks).map(|at| NodeId(100 + at)).collect(),
             required,
             sloppy,
@@ -221,6 +242,7 @@ proptest! {
         setup in setups(),
         order in prop::collection::vec(any::<usize>(), 20),
     ) {
+        let setup = WriteSetup { coming: None, ..setup };
         let up = setup.primaries.iter().filter(|primary| primary.reachable).count();
         let stand_ins = (setup.primaries.len() - up).min(setup.fallbacks.len());
         let counting = up + if setup.sloppy { stand_ins } else { 0 };

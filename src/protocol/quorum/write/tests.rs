@@ -44,6 +44,7 @@ impl Scripted for WriteQuorum {
 fn begin(setup: &str) -> WriteQuorum {
     let fallbacks = script::numbers(setup, "fallbacks");
     let setup = WriteSetup {
+        coming: coming(setup),
         primaries: script::primaries(setup),
         fallbacks: fallbacks.into_iter().map(|n| NodeId(n.unsigned_abs())).collect(),
         required: script::number(setup, "w").expect("w") as u32,
@@ -51,6 +52,14 @@ fn begin(setup: &str) -> WriteQuorum {
         deadline: DEADLINE,
     };
     WriteQuorum::new(setup, Moment(0))
+}
+
+/// `present 3 coming 2 3 4 cw 2`: the first three primaries own the key now.
+fn coming(setup: &str) -> Option<Coming> {
+    let present = script::number(setup, "present")? as usize;
+    let owners = script::numbers(setup, "coming");
+    let owners = owners.into_iter().map(|n| NodeId(n.unsigned_abs())).collect();
+    Some(Coming { present, owners, required: script::number(setup, "cw").expect("cw") as u32 })
 }
 
 fn check(text: &str) {
@@ -65,6 +74,28 @@ fn a_healthy_write_goes_to_all_and_is_answered_at_w() {
          ack 1 > ok [1 2]
          ack 3 > done",
     );
+}
+
+#[test]
+fn a_write_to_a_partition_that_moves_needs_both_quorums() {
+    check(
+        "primaries 1 2 3 4 w 2 present 3 coming 2 3 4 cw 2 > send 1; send 2; send 3; send 4
+         ack 1 > -
+         ack 2 > -
+         ack 4 > ok [1 2 4]
+         ack 3 > done",
+    );
+    check(
+        "primaries 1 2 3 4 5 6 w 2 present 3 coming 4 5 6 cw 2 > send 1; send 2; send 3; send 4; \
+         send 5; send 6
+         ack 1 > -
+         ack 2 > -
+         refuse 4 Overloaded > -
+         refuse 5 Overloaded > failed 0/2 unknown [4:Overloaded 5:Overloaded]
+         ack 3 > -
+         ack 6 > done",
+    );
+    check("primaries 1 2 3 -4 -5 w 2 present 3 coming 3 4 5 cw 2 > unavailable 1/2; done");
 }
 
 #[test]

@@ -75,9 +75,10 @@ impl SystemState {
         self.groups.iter().find(|(_, placement)| alone(placement)).map(|(group, _)| *group)
     }
 
-    /// How many replicas each group is to have: the factor, or all members while there are fewer.
+    /// How many replicas each group is to have: the factor, or all nodes of the ring while there
+    /// are fewer.
     fn replicas_wanted(&self) -> usize {
-        self.members.len().min(self.strong_factor.unwrap_or(0) as usize)
+        self.placing.target_layout().len().min(self.strong_factor.unwrap_or(0) as usize)
     }
 
     fn strong_ring(&self, factor: u32) -> Ring {

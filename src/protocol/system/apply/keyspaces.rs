@@ -78,6 +78,7 @@ impl SystemState {
             return Ok(SystemReply::Altered { keyspace: before });
         }
         let id = self.id_of(name)?;
+        let settled = self.placing.is_settled();
         if let Some(keyspace) = self.keyspaces.get_mut(&id) {
             let replication = asked.over(keyspace.replication);
             if keyspace.mode == Mode::Strong {
@@ -85,6 +86,10 @@ impl SystemState {
                 asked.check_strong(replication.factor)?;
             }
             check_replication(replication)?;
+            if replication.factor != keyspace.replication.factor && !settled {
+                let asked = String::from("change n");
+                return Err(SystemRefusal::PartitionsMove { asked });
+            }
             keyspace.replication = replication;
             keyspace.altered_by.push(request_id);
             let excess = keyspace.altered_by.len().saturating_sub(ALTERATIONS_KEPT);

@@ -5,7 +5,7 @@ use crate::protocol::ring::VNODES_MAX;
 use crate::protocol::system::command::SystemReply;
 use crate::protocol::system::refusal::{SystemRefusal, rule};
 use crate::protocol::system::settings::LABEL_BYTES_MAX;
-use crate::protocol::system::state::{SystemMember, SystemState};
+use crate::protocol::system::state::{Standing, SystemMember, SystemState};
 use crate::types::{Epoch, LogIndex, NodeId};
 
 impl SystemState {
@@ -16,6 +16,7 @@ impl SystemState {
         index: LogIndex,
         node: NodeId,
         member: &Member,
+        joins: bool,
     ) -> Result<SystemReply, SystemRefusal> {
         if self.removed.contains(&node) {
             return Err(SystemRefusal::NodeRemoved { node });
@@ -23,7 +24,7 @@ impl SystemState {
         check_member(member)?;
         let known = self.members.get(&node).map(|known| known.member.clone());
         match known {
-            None => self.enrol(node, member.clone()),
+            None => self.enrol(node, member.clone(), joins),
             Some(known) if known == *member => {}
             Some(known) if known.revision >= member.revision => {
                 let (sent, held) = (member.revision, known.revision);
@@ -35,21 +36,23 @@ impl SystemState {
         Ok(SystemReply::Described { system_replica, epoch: self.epoch })
     }
 
-    fn enrol(&mut self, node: NodeId, member: Member) {
+    fn enrol(&mut self, node: NodeId, member: Member, joins: bool) {
         let system_replica = self.replica_ids.fresh();
-        self.members.insert(node, SystemMember { member, system_replica });
-        self.begin_epoch();
+        let standing = if joins { Standing::Active } else { Standing::Waiting };
+        let enrolled = SystemMember { member, system_replica, standing, seat: None };
+        self.members.insert(node, enrolled);
+        self.follow_members();
     }
 
     fn replace(&mut self, index: LogIndex, node: NodeId, known: &Member, member: Member) {
         if known.incarnation != member.incarnation {
             self.renew_replicas(index, node);
-        }
-        if (&known.zone, known.vnodes) != (&member.zone, member.vnodes) {
-            self.begin_epoch();
+            let rings = self.rings();
+            self.placing.lost_rows(node, &rings);
         }
         let kept = self.members.get_mut(&node);
         kept.expect("invariant: only a member's description is replaced").member = member;
+        self.follow_members();
     }
 
     /// A new incarnation has lost its votes: everything that it was a replica of sees another one.
@@ -72,12 +75,19 @@ impl SystemState {
     ) -> Result<SystemReply, SystemRefusal> {
         if !self.removed.contains(&node) {
             self.check_removal(node, expected_epoch)?;
-            self.members.remove(&node);
-            self.removed.insert(node);
-            self.begin_epoch();
-            self.vacate(index, node);
+            self.dismiss(index, node);
         }
         Ok(SystemReply::Removed { epoch: self.epoch })
+    }
+
+    /// A node is no member any more, for good.
+    pub(super) fn dismiss(&mut self, index: LogIndex, node: NodeId) {
+        self.members.remove(&node);
+        self.removed.insert(node);
+        self.placing.give_up_copies_to(node);
+        self.retarget();
+        self.reshaped(true);
+        self.vacate(index, node);
     }
 
     fn check_removal(
@@ -95,13 +105,16 @@ impl SystemState {
         if self.members.len() == 1 {
             return Err(SystemRefusal::LastMember { node });
         }
+        if self.wanted_layout().iter().all(|member| member.node == node) {
+            return Err(SystemRefusal::RingEmpty);
+        }
         match self.sole_replica_of(node) {
             Some(group) => Err(SystemRefusal::SoleReplica { node, group }),
             None => Ok(()),
         }
     }
 
-    fn begin_epoch(&mut self) {
+    pub(super) fn begin_epoch(&mut self) {
         self.epoch = Epoch(self.epoch.0 + 1);
     }
 }

@@ -3,6 +3,7 @@
 mod groups;
 mod keyspaces;
 pub(super) mod members;
+mod reshape;
 
 use crate::protocol::system::command::{SystemCommand, SystemReply, SystemRequest};
 use crate::protocol::system::refusal::SystemRefusal;
@@ -24,7 +25,19 @@ impl SystemState {
     ) -> Result<SystemReply, SystemRefusal> {
         let id = request.request_id;
         match &request.command {
-            SystemCommand::Describe { node, member } => self.describe(index, *node, member),
+            SystemCommand::Describe { node, member, joins } => {
+                self.describe(index, *node, member, *joins)
+            }
+            SystemCommand::Reshape { join, leave, replace, expected_epoch } => {
+                self.reshape(join, leave, replace, *expected_epoch)
+            }
+            SystemCommand::Advance { prepare, settle, expected_epoch } => {
+                self.advance(prepare, settle, *expected_epoch)
+            }
+            SystemCommand::Synced { node, incarnation, partitions } => {
+                self.synced(*node, *incarnation, partitions)
+            }
+            SystemCommand::Retire { node } => self.retire(index, *node),
             SystemCommand::Remove { node, expected_epoch } => {
                 self.remove(index, *node, *expected_epoch)
             }

@@ -8,6 +8,23 @@ fn every_command() -> Vec<SystemCommand> {
     let name = "orders".to_owned();
     vec![
         describe(u64::MAX, u64::MAX, |member| member.zone = "a".to_owned()),
+        SystemCommand::Reshape {
+            join: nodes([4]),
+            leave: nodes([5]),
+            replace: BTreeMap::from([(NodeId(6), NodeId(7))]),
+            expected_epoch: Some(Epoch(8)),
+        },
+        SystemCommand::Advance {
+            prepare: BTreeSet::from([PartitionId(1)]),
+            settle: BTreeSet::from([PartitionId(2)]),
+            expected_epoch: Epoch(3),
+        },
+        SystemCommand::Synced {
+            node: NodeId(2),
+            incarnation: Incarnation(9),
+            partitions: BTreeMap::from([(PartitionId(5), Epoch(6))]),
+        },
+        SystemCommand::Retire { node: NodeId(3) },
         SystemCommand::Remove { node: NodeId(3), expected_epoch: Some(Epoch(4)) },
         create("orders", Mode::Strong, asked(Some(3), None, Some(2))),
         SystemCommand::AlterKeyspace { name, replication: asked(None, Some(1), None) },

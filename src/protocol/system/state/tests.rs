@@ -57,12 +57,30 @@ fn a_state_comes_back_from_its_text() {
 #[test]
 fn another_format_is_named() {
     let text = String::from_utf8(full().encode()).unwrap();
-    assert!(text.starts_with(r#"{"format":1,"#));
-    let later = text.replacen(r#"{"format":1,"#, r#"{"format":2,"more":{},"#, 1);
+    assert!(text.starts_with(r#"{"format":2,"#));
+    let later = text.replacen(r#"{"format":2,"#, r#"{"format":3,"more":{},"#, 1);
     let error = SystemState::decode(later.as_bytes()).unwrap_err().to_string();
-    assert!(error.contains("has format 2, this program knows format 1"), "{error}");
+    assert!(error.contains("has format 3, this program knows format 2"), "{error}");
     let error = SystemState::decode(b"{}").unwrap_err().to_string();
     assert!(error.contains("missing field `format`"), "{error}");
+}
+
+#[test]
+fn in_a_state_of_the_first_format_every_member_has_its_place() {
+    let mut cluster = Cluster::sized(3);
+    cluster.settle();
+    let mut text: serde_json::Value = serde_json::from_slice(&cluster.state.encode()).unwrap();
+    let fields = text.as_object_mut().unwrap();
+    fields.insert("format".to_owned(), 1.into());
+    fields.remove("placing");
+    for member in fields["members"].as_object_mut().unwrap().values_mut() {
+        let member = member.as_object_mut().unwrap();
+        assert!(member.remove("standing").is_some() && member.remove("seat").is_some());
+    }
+    let old = SystemState::decode(text.to_string().as_bytes()).unwrap();
+    assert!(old.placing().is_settled());
+    assert_eq!(old.placing().target_layout(), cluster.state.placing().target_layout());
+    assert_eq!(SystemState::decode(&old.encode()).unwrap(), old);
 }
 
 #[test]

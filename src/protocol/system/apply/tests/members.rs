@@ -96,7 +96,8 @@ fn a_removed_node_is_gone_for_good() {
     assert_eq!(*cluster.state.removed(), nodes([2]));
     assert!(!cluster.state.ring(3).unwrap().contains(NodeId(2)));
     let reborn = Member { revision: 9, incarnation: Incarnation(9), ..member("") };
-    let refusal = cluster.refused(SystemCommand::Describe { node: NodeId(2), member: reborn });
+    let again = SystemCommand::Describe { node: NodeId(2), member: reborn, joins: true };
+    let refusal = cluster.refused(again);
     assert!(refusal.starts_with("node 0000000000000002 was removed"), "{refusal}");
 }
 

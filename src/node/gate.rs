@@ -1,0 +1,81 @@
+//! What stands between requests and this node's rows: requests that were made by an older ring and
+//! would do harm are turned away, those that were made by a newer one wait for its news.
+//!
+//! A write is judged and queued in one step that no change of the ring comes in between. So once a
+//! node has heard that a partition moves, and has let what it had queued by then become visible, it
+//! holds every write that it will ever take under the old owners.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::node::committer::ReplyTo;
+use crate::node::replica::Replica;
+use crate::node::topology::{Admission, Topology, TopologyCell};
+use crate::protocol::message::{Found, Refusal, Want};
+use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Row};
+
+/// Why a request was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// It may be right, by a ring that this node has not heard of yet.
+    Early,
+    /// It is refused.
+    Away(Refusal),
+}
+
+/// Lets requests through to this node's rows.
+pub(crate) struct Gate {
+    pub(crate) own: NodeId,
+    pub(crate) topology: Arc<TopologyCell>,
+    pub(crate) replica: Arc<Replica>,
+}
+
+impl Gate {
+    /// Queues a row for the log, if this node owns it by the ring; `reply_to` hears what becomes
+    /// of it.
+    pub(crate) fn write(
+        &self,
+        row: Row,
+        partition: PartitionId,
+        epoch: Epoch,
+        time_left: Duration,
+        reply_to: ReplyTo,
+    ) -> Result<(), Turned> {
+        self.topology.with(|topology| {
+            judge(topology.admits_write(self.own, row.keyspace, partition, epoch))?;
+            self.replica.write(row, partition, time_left, reply_to).map_err(Turned::Away)
+        })
+    }
+
+    /// What this node holds for a key, if it answers for it by the ring.
+    pub(crate) fn read(
+        &self,
+        keyspace: KeyspaceId,
+        partition: PartitionId,
+        key: &Key,
+        epoch: Epoch,
+        want: Want,
+    ) -> Result<Found, Turned> {
+        let admitted = |it: &Topology| it.admits_read(self.own, keyspace, partition, epoch);
+        judge(self.topology.with(admitted))?;
+        self.replica.read(keyspace, partition, key, want).map_err(Turned::Away)
+    }
+}
+
+impl Turned {
+    /// What whoever does not wait for news is told.
+    pub(crate) fn refusal(self) -> Refusal {
+        match self {
+            Turned::Early => Refusal::NotServing,
+            Turned::Away(refusal) => refusal,
+        }
+    }
+}
+
+fn judge(admission: Admission) -> Result<(), Turned> {
+    match admission {
+        Admission::Serve => Ok(()),
+        Admission::Early => Err(Turned::Early),
+        Admission::Stale => Err(Turned::Away(Refusal::StaleRing)),
+    }
+}

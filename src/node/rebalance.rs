@@ -1,0 +1,110 @@
+//! Has partitions take their steps, and this node go when it is to leave.
+//!
+//! Every node runs this; the leader of the system group orders the steps, so that there is one who
+//! does. Should two hold themselves for it, each order bears the epoch that it was thought of in,
+//! and the later one is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::node::env::Env;
+use crate::node::groups::gateway::Gateway;
+use crate::node::groups::system::SystemClient;
+use crate::node::health::Health;
+use crate::node::hinted_handoff::HintedHandoff;
+use crate::node::members::Members;
+use crate::node::tasks::Stop;
+use crate::protocol::planted::{Planted, planted};
+use crate::protocol::system::state::Standing;
+use crate::protocol::system::transfers::due;
+use crate::protocol::system::{SystemCommand, SystemState};
+use crate::types::{GroupId, NodeId};
+
+/// How often it is looked whether a step is due while partitions move.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long the system group may take to take an order.
+const ORDER_TIME: Duration = Duration::from_secs(2);
+
+/// Orders the steps of moves.
+pub(crate) struct Rebalance {
+    pub(crate) own: NodeId,
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) system: Arc<SystemClient>,
+    pub(crate) members: Arc<Members>,
+    pub(crate) handoff: Arc<HintedHandoff>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) woken: Notify,
+}
+
+impl Rebalance {
+    /// Orders what is due until asked to stop.
+    pub(crate) async fn run(self: Arc<Self>, mut stop: Stop) {
+        while !stop.is_requested() {
+            let state = self.gateway.system();
+            let busy = state.as_ref().is_some_and(|state| self.is_busy(state));
+            if let Some(state) = state.filter(|_| busy) {
+                tokio::select! { biased;
+                    () = stop.requested() => return,
+                    () = self.look(&state) => {}
+                }
+            }
+            let next_look = self.env.now() + INTERVAL;
+            tokio::select! { biased;
+                () = stop.requested() => {}
+                () = self.woken.notified() => {}
+                () = self.env.sleep_until(next_look), if busy => {}
+            }
+        }
+    }
+
+    /// Looks at once whether there is something to do.
+    pub(crate) fn wake(&self) {
+        self.woken.notify_one();
+    }
+
+    fn is_busy(&self, state: &SystemState) -> bool {
+        !state.placing().is_settled() || self.leaves(state)
+    }
+
+    fn leaves(&self, state: &SystemState) -> bool {
+        let own = state.members().get(&self.own);
+        own.is_some_and(|own| own.standing == Standing::Leaving)
+    }
+
+    async fn look(&self, state: &SystemState) {
+        if self.gateway.leader(GroupId::SYSTEM) == Some(self.own)
+            && let Some(command) = due(state, &self.members.reports())
+        {
+            match self.system.propose_within(command, ORDER_TIME).await {
+                Ok(_) => {}
+                // It is ordered again after the next look, if it is still due then.
+                Err(error) => tracing::debug!(%error, "a step of the moves was not taken"),
+            }
+        }
+        if self.leaves(state) && state.needs(self.own).is_none() && self.has_nothing_left() {
+            self.retire().await;
+        }
+    }
+
+    /// Whether nobody needs anything any more that is here alone.
+    fn has_nothing_left(&self) -> bool {
+        let drained = self.handoff.is_empty() || planted(Planted::LeavesWithHints);
+        drained && self.gateway.census().groups == 0
+    }
+
+    async fn retire(&self) {
+        let command = SystemCommand::Retire { node: self.own };
+        match self.system.propose_within(command, ORDER_TIME).await {
+            Ok(_) => {
+                tracing::info!("this node has left its cluster");
+                let text = "this node has left its cluster; it can be stopped for good";
+                self.health.fail(text.to_owned());
+            }
+            Err(error) => tracing::debug!(%error, "this node cannot leave yet"),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Bugs of the leaderless side planted on purpose, to prove that tests and invariants can fail.
+//!
+//! Each is one decision made wrong. They exist only in tests and under the feature `planted`;
+//! elsewhere [`planted`] is the constant `false` and costs nothing. Those of the Raft core stand in
+//! [`crate::protocol::raft::planted`].
+
+#[cfg(any(test, feature = "planted"))]
+use std::cell::Cell;
+
+/// One decision made wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// The new owners of a partition answer reads before they have its rows.
+    ReadsFlippedBeforeSync,
+    /// While a partition moves, writes go to its old owners alone.
+    WritesToOldOwnersOnly,
+    /// While a partition moves, the acknowledgements of old and new owners count together.
+    QuorumsOfAMoveAdded,
+    /// Replicas take writes that were decided before the partition set out.
+    WriteFenceIgnored,
+    /// Replicas answer reads that were decided before the new owners served.
+    ReadFenceIgnored,
+    /// A move ends although the old owners have not heard that the new ones serve.
+    SettledUnheard,
+    /// A taker holds itself for synced after the first page.
+    SyncedAfterOnePage,
+    /// A source hands rows out before it has heard that the partition moves.
+    UnfencedSource,
+    /// A hint whose target owns the key no more is thrown away.
+    HintOfFormerOwnerDropped,
+    /// A node drops the rows of a partition that it is about to own.
+    DroppedWhileMoving,
+    /// A node leaves before its hints are delivered.
+    LeavesWithHints,
+}
+
+#[cfg(any(test, feature = "planted"))]
+thread_local! {
+    static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) };
+}
+
+impl Planted {
+    /// Plants this bug, or none, in all nodes of the calling thread.
+    #[cfg(any(test, feature = "planted"))]
+    pub fn set(bug: Option<Planted>) {
+        PLANTED.set(bug);
+    }
+}
+
+/// Whether the bug is planted in this thread.
+#[cfg(any(test, feature = "planted"))]
+pub fn planted(bug: Planted) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Whether the bug is planted in this thread: never, in this build.
+#[cfg(not(any(test, feature = "planted")))]
+pub const fn planted(_: Planted) -> bool {
+    false
+}
