@@ -152,6 +152,7 @@ metrics! {
     peer_queued_messages: Family<PeerLabels, Reading>, "Messages waiting to be sent, by peer";
     members: Reading, "Members of the cluster";
     members_up: Reading, "Members that gossip holds to be alive";
+    partitions_unsettled: Reading, "Partitions on their way to where they are to lie";
     ring_epoch: Reading, "This node's count of ring changes";
 }
 

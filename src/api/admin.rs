@@ -3,6 +3,7 @@
 mod groups;
 mod keyspaces;
 mod report;
+mod ring;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,16 +56,27 @@ impl Admin for AdminService {
         Ok(Response::new(self.node.owners(&key).into()))
     }
 
-    async fn forget(
+    async fn plan_ring(
         &self,
-        request: Request<v1::ForgetRequest>,
-    ) -> Result<Response<v1::ForgetResponse>, Status> {
-        let node = request.into_inner().node;
-        if node.is_empty() {
-            return Err(convert::invalid("node", "is empty; name a member, or give its id").into());
-        }
-        let node_id = self.node.forget(&node).await?.to_string();
-        Ok(Response::new(v1::ForgetResponse { node_id }))
+        request: Request<v1::RingChange>,
+    ) -> Result<Response<v1::RingPlan>, Status> {
+        let planned = self.node.plan_ring(&ring::change(request.into_inner())).await?;
+        Ok(Response::new(planned.into()))
+    }
+
+    async fn change_ring(
+        &self,
+        request: Request<v1::RingChange>,
+    ) -> Result<Response<v1::ChangeRingResponse>, Status> {
+        let epoch = self.node.change_ring(&ring::asked(request.into_inner())?).await?;
+        Ok(Response::new(v1::ChangeRingResponse { epoch: epoch.0 }))
+    }
+
+    async fn transfers(
+        &self,
+        _request: Request<v1::TransfersRequest>,
+    ) -> Result<Response<v1::TransfersResponse>, Status> {
+        Ok(Response::new(self.node.transfers()?.into()))
     }
 
     async fn list_keyspaces(

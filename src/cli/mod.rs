@@ -15,6 +15,7 @@ mod logging;
 mod operator;
 mod output;
 mod render;
+mod reshape;
 mod serve;
 mod signal;
 
@@ -141,11 +142,8 @@ enum LeaderCommand {
 enum ClusterCommand {
     /// Show the members as a node sees them, and their part in the system group.
     Members,
-    /// Remove a member that is down for good. Its data is not moved: other replicas serve it.
-    Forget {
-        /// The member's name or id.
-        node: String,
-    },
+    #[command(flatten)]
+    Reshape(reshape::ReshapeCommand),
 }
 
 /// Runs the command line and returns its exit code.
@@ -187,8 +185,8 @@ fn ask(client: &ClientArgs, command: Command) -> Result<(), Failure> {
             Command::Delete(args) => data::delete(&cluster, args, out).await,
             Command::Ring { key: None } => operator::ring(&cluster, out).await,
             Command::Ring { key: Some(key) } => operator::owners(&cluster, key, out).await,
-            Command::Cluster(ClusterCommand::Forget { node }) => {
-                operator::forget(&cluster, node, out).await
+            Command::Cluster(ClusterCommand::Reshape(command)) => {
+                reshape::run(&cluster, command, out).await
             }
             Command::Cluster(ClusterCommand::Members) => operator::members(&cluster, out).await,
             Command::Keyspace(command) => keyspace::run(&cluster, command, out).await,
@@ -230,7 +228,12 @@ mod tests {
             "--node a:1 delete k --timeout 500ms",
             "ring k",
             "status",
-            "cluster forget node-2",
+            "cluster plan --join n4 --leave n1 --replace n2=n5",
+            "cluster join n4 n5 --wait",
+            "cluster leave n4",
+            "cluster replace n4 n5",
+            "cluster remove n4 --force",
+            "cluster transfers --watch",
             "put -k orders k v",
             "get k --keyspace orders --consistency lease",
             "get k -k orders --consistency stale --max-staleness 500ms",

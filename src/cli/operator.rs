@@ -1,4 +1,4 @@
-//! `status`, `ring`, `cluster members` and `cluster forget`.
+//! `status`, `ring` and `cluster members`.
 
 use serde_json::{Value, json};
 
@@ -66,20 +66,6 @@ pub(crate) async fn owners(cluster: &Cluster, key: String, out: Output) -> Resul
     match out {
         Output::Json => output::json(&owners_json(&owners)),
         Output::Table => output::line(&render::owners(&owners)),
-    }
-}
-
-pub(crate) async fn forget(cluster: &Cluster, node: String, out: Output) -> Result<(), Failure> {
-    let message = v1::ForgetRequest { node };
-    let call =
-        async |channel| AdminClient::new(channel).forget(cluster.request(message.clone())).await;
-    let forgotten = cluster.ask(Effect::Operates, call).await?.into_inner();
-    match out {
-        Output::Json => output::json(&json!({ "node_id": forgotten.node_id })),
-        Output::Table => output::line(&format!(
-            "forgot {}: it leaves the ring here now and on the other nodes in time",
-            forgotten.node_id
-        )),
     }
 }
 
@@ -157,6 +143,7 @@ fn summary_json(summary: Option<&v1::RingSummary>) -> Value {
         "partitions": summary.partitions,
         "vnodes": summary.vnodes,
         "digest": summary.digest,
+        "unsettled": summary.unsettled,
     })
 }
 

@@ -30,8 +30,12 @@ fn heading(status: &v1::StatusResponse) -> String {
     let node = format!("{} ({}), version {}", status.name, status.node_id, status.program_version);
     let ring = status.ring.clone().unwrap_or_default();
     let ring = format!(
-        "epoch {}, {} partitions, {} virtual nodes, digest {}",
-        ring.epoch, ring.partitions, ring.vnodes, ring.digest
+        "epoch {}, {} partitions{}, {} virtual nodes, digest {}",
+        ring.epoch,
+        ring.partitions,
+        unsettled(&ring),
+        ring.vnodes,
+        ring.digest
     );
     let rows = [
         ("Cluster", cluster.to_owned()),
@@ -45,6 +49,14 @@ fn heading(status: &v1::StatusResponse) -> String {
         let _ = writeln!(page, "{name:<9} {text}");
         page
     })
+}
+
+/// How many partitions are on their way, if any are.
+fn unsettled(ring: &v1::RingSummary) -> String {
+    match ring.unsettled {
+        0 => String::new(),
+        some => format!(" ({some} on their way)"),
+    }
 }
 
 fn serving(serving: Option<&v1::Serving>) -> String {

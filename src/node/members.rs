@@ -63,9 +63,9 @@ impl Known {
     }
 }
 
-/// Why a member cannot be removed.
+/// Why a member is not found, or cannot be removed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ForgetError {
+pub(crate) enum MemberError {
     /// Nobody of that id or name.
     #[error("no member has the id or name {asked:?}")]
     Unknown {
@@ -80,16 +80,10 @@ pub(crate) enum ForgetError {
         /// How many bear the name.
         count: usize,
     },
-    /// It is alive and would come back at once.
-    #[error("node {node} is up; stop it first, then forget it")]
+    /// It is alive.
+    #[error("node {node} is up; have it leave, or stop it first")]
     Up {
         /// The member.
-        node: NodeId,
-    },
-    /// It is this very node.
-    #[error("node {node} cannot forget itself; ask another member")]
-    Own {
-        /// This node.
         node: NodeId,
     },
 }
@@ -185,21 +179,6 @@ impl Members {
         self.topology.load().is_dropped(keyspace)
     }
 
-    /// The member of that id or name, if it may be removed: it is down, and another one.
-    ///
-    /// # Errors
-    /// [`ForgetError`].
-    pub(crate) fn removable(&self, asked: &str) -> Result<NodeId, ForgetError> {
-        let node = self.find(asked)?;
-        if node == self.own {
-            return Err(ForgetError::Own { node });
-        }
-        if self.known.lock().view.is_up(node) {
-            return Err(ForgetError::Up { node });
-        }
-        Ok(node)
-    }
-
     /// Whether the cluster has forgotten a node.
     pub(crate) fn is_forgotten(&self, node: NodeId) -> bool {
         self.known.lock().set.is_forgotten(node)
@@ -259,8 +238,8 @@ impl Members {
     /// The member of that id or name.
     ///
     /// # Errors
-    /// [`ForgetError::Unknown`]; [`ForgetError::Ambiguous`].
-    pub(crate) fn find(&self, asked: &str) -> Result<NodeId, ForgetError> {
+    /// [`MemberError::Unknown`]; [`MemberError::Ambiguous`].
+    pub(crate) fn find(&self, asked: &str) -> Result<NodeId, MemberError> {
         let known = self.known.lock();
         if let Ok(node) = asked.parse::<NodeId>()
             && known.set.get(node).is_some()
@@ -275,9 +254,9 @@ impl Members {
             .collect();
         match named.as_slice() {
             [node] => Ok(*node),
-            [] => Err(ForgetError::Unknown { asked: asked.to_owned() }),
+            [] => Err(MemberError::Unknown { asked: asked.to_owned() }),
             several => {
-                Err(ForgetError::Ambiguous { asked: asked.to_owned(), count: several.len() })
+                Err(MemberError::Ambiguous { asked: asked.to_owned(), count: several.len() })
             }
         }
     }

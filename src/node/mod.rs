@@ -26,6 +26,7 @@ pub mod request;
 mod scans;
 pub mod service;
 pub mod status;
+pub mod steering;
 mod strong;
 mod tasks;
 mod topology;

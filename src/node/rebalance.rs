@@ -92,8 +92,7 @@ impl Rebalance {
 
     /// Whether nobody needs anything any more that is here alone.
     fn has_nothing_left(&self) -> bool {
-        let drained = self.handoff.is_empty() || planted(Planted::LeavesWithHints);
-        drained && self.gateway.census().groups == 0
+        self.handoff.is_empty() || planted(Planted::LeavesWithHints)
     }
 
     async fn retire(&self) {

@@ -119,7 +119,8 @@ fn read_cluster_gauges(node: &Node, attached: &Attached) {
     metrics.requests_in_flight.set(attached.coordinator.in_flight() as u64);
     metrics.members.set(topology.members.len() as u64);
     metrics.members_up.set(topology.up.len() as u64);
-    metrics.ring_epoch.set(topology.ring.epoch().0);
+    metrics.ring_epoch.set(topology.epoch.0);
+    metrics.partitions_unsettled.set(u64::from(ring_summary(attached).unsettled));
     for hints in node.local.hint_log.targets() {
         let labels = PeerLabels { peer: hints.target.to_string() };
         metrics.hint_bytes.get_or_create(&labels).set(hints.bytes);
@@ -190,16 +191,20 @@ fn member_status(
 }
 
 fn no_ring() -> RingSummary {
-    RingSummary { epoch: Epoch(0), partitions: 0, vnodes: 0, digest: String::new() }
+    let (epoch, digest) = (Epoch(0), String::new());
+    RingSummary { epoch, partitions: 0, vnodes: 0, digest, unsettled: 0 }
 }
 
 fn ring_summary(attached: &Attached) -> RingSummary {
     let topology = attached.topology.load();
+    let state = attached.groups.gateway.system();
+    let unsettled = state.map_or(0, |state| state.placing().unsettled(state.partitions()));
     RingSummary {
-        epoch: topology.ring.epoch(),
+        epoch: topology.epoch,
         partitions: topology.ring.partitions(),
         vnodes: topology.ring.vnodes(),
         digest: format!("{:016x}", attached.members.set().digest()),
+        unsettled: unsettled as u32,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::node::groups::system::DECISION_TIMEOUT;
 use crate::node::hinted_handoff::HintedHandoff;
 use crate::node::identity_keeper::IdentityKeeper;
 use crate::node::local::Local;
-use crate::node::members::{ForgetError, Members};
+use crate::node::members::{MemberError, Members};
 use crate::node::refill::Refill;
 use crate::node::report;
 use crate::node::request::{
@@ -201,21 +201,6 @@ impl Node {
     /// [`RequestError::Invalid`] when there is none, or several have the name.
     pub fn member_named(&self, node: &str) -> Result<NodeId, RequestError> {
         self.attached()?.members.find(node).map_err(not_that_node)
-    }
-
-    /// Removes a member that is down, by id or name, from this and in time from every node's set.
-    ///
-    /// # Errors
-    /// [`RequestError::Invalid`] when there is no such member, it is this node, or it is up;
-    /// [`RequestError::NotServing`] before the node has joined.
-    pub async fn forget(&self, node: &str) -> Result<NodeId, RequestError> {
-        let attached = self.attached()?;
-        let node = attached.members.removable(node).map_err(not_that_node)?;
-        let command = SystemCommand::Remove { node, expected_epoch: None };
-        attached.groups.system.propose(command).await?;
-        attached.handoff.forget(node);
-        tracing::info!(%node, "removed from the cluster");
-        Ok(node)
     }
 
     /// The bounds on what clients may send.
@@ -431,7 +416,7 @@ impl Node {
         if got > max { Err(RequestError::TooLarge { limit, max, got }) } else { Ok(()) }
     }
 
-    fn attached(&self) -> Result<&Attached, RequestError> {
+    pub(crate) fn attached(&self) -> Result<&Attached, RequestError> {
         self.attached.get().ok_or_else(|| {
             let reason = self.waits_for.lock().clone();
             RequestError::NotServing { reason }
@@ -491,6 +476,6 @@ impl Node {
     }
 }
 
-fn not_that_node(error: ForgetError) -> RequestError {
+fn not_that_node(error: MemberError) -> RequestError {
     RequestError::Invalid { field: "node", problem: error.to_string() }
 }

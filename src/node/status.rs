@@ -86,8 +86,10 @@ pub struct RingSummary {
     pub partitions: u32,
     /// Virtual nodes of all members.
     pub vnodes: u32,
-    /// A digest of the member set that the ring was made from.
+    /// A digest of the member set.
     pub digest: String,
+    /// Partitions that are on their way to where they are to lie.
+    pub unsettled: u32,
 }
 
 /// N, R and W as configured and as they hold now.

@@ -314,7 +314,8 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until all nodes serve and each sees all of them up and connected.
+    /// Waits until all nodes serve, each sees all of them up and connected, and every partition is
+    /// where it is to lie.
     pub(crate) fn wait_formed(&mut self) {
         self.nodes.iter_mut().for_each(NodeProcess::wait_ready);
         wait_until("all nodes see each other", PATIENCE, || self.check_formed());
@@ -329,6 +330,10 @@ impl Cluster {
                 if member["state"] != "up" || !connected || member["agrees"] != true {
                     return Err(format!("{viewer} sees {member}"));
                 }
+            }
+            let status = node.status()?;
+            if status["ring"]["unsettled"] != 0 {
+                return Err(format!("{} sees {}", node.spec.name, status["ring"]));
             }
             let members = node.member_states()?.len();
             if members != self.nodes.len() {

@@ -6,6 +6,7 @@
 
 mod batches;
 mod failures;
+mod growth;
 mod grpc;
 mod harness;
 mod http_errors;

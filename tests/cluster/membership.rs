@@ -1,10 +1,8 @@
-//! How nodes find each other, stay apart from other clusters, and are forgotten.
+//! How nodes find each other, stay apart from other clusters, and are removed.
 
-use coterie::proto::v1;
 use serde_json::Value;
-use tonic::{Code, Status};
 
-use crate::harness::{Cluster, NodeProcess, NodeSpec, PATIENCE, wait_for, wait_until};
+use crate::harness::{Cluster, NodeProcess, NodeSpec, PATIENCE, coterie, wait_until};
 
 #[test]
 fn nodes_started_in_any_order_see_each_other() {
@@ -43,24 +41,20 @@ fn all_nodes_come_back_as_they_were_after_all_were_killed() {
     }
 }
 
-fn forget(by: &NodeProcess, node: &str) -> Result<String, Status> {
-    let grpc = by.grpc();
-    let call = grpc.wait(grpc.admin().forget(v1::ForgetRequest { node: node.to_owned() }));
-    Ok(call?.into_inner().node_id)
-}
-
 #[test]
-fn only_a_member_that_is_down_is_forgotten_and_then_everywhere() {
+fn only_a_member_that_is_down_is_removed_and_then_everywhere() {
     let mut cluster = Cluster::start(3);
-    for refused in ["n3", "n1", "n9", ""] {
-        let status = forget(&cluster.nodes[0], refused).expect_err("not to be forgotten");
-        assert_eq!(status.code(), Code::InvalidArgument, "{refused:?}: {status:?}");
+    for (refused, why) in [("n3", "is up; have it leave"), ("n9", "no member has the id or name")] {
+        let (code, _, said) = coterie(&cluster.nodes[0], &["cluster", "remove", refused]);
+        assert!(code != 0 && said.contains(why), "{refused}: {code} {said}");
     }
-    let id = cluster.nodes[2].node_id();
     cluster.nodes[2].kill();
     cluster.wait_state(0, 2, "down");
-    let forgotten = wait_for("n3 is forgotten", PATIENCE, || forget(&cluster.nodes[0], "n3"));
-    assert_eq!(forgotten, id);
+    let remove = ["cluster", "remove", "n3", "--wait"];
+    wait_until("n3 is removed", PATIENCE, || match coterie(&cluster.nodes[0], &remove) {
+        (0, ..) => Ok(()),
+        failed => Err(failed),
+    });
     let left = [("n1".to_owned(), "up".to_owned()), ("n2".to_owned(), "up".to_owned())];
     for node in &cluster.nodes[..2] {
         wait_until("two members are left", PATIENCE, || match node.member_states()? {

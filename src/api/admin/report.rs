@@ -54,6 +54,7 @@ impl From<status::RingSummary> for v1::RingSummary {
             partitions: ring.partitions,
             vnodes: ring.vnodes,
             digest: ring.digest,
+            unsettled: ring.unsettled,
         }
     }
 }

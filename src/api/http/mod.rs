@@ -43,6 +43,7 @@ Keyspaces of mode strong take besides:
     GET takes consistency=linearizable|lease|stale, and with stale max_staleness=500ms
 GET  /status             this node, its members and its ring
 GET  /ring, /ring?key=k  all partitions; where a key lies
+GET  /transfers          partitions on their way to other owners
 GET  /healthz            200 while the process lives
 GET  /readyz             200 while the node serves, else 503 and the reason
 GET  /metrics            for Prometheus
@@ -64,6 +65,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/readyz", get(operator::readyz))
         .route("/status", get(operator::status))
         .route("/ring", get(operator::ring))
+        .route("/transfers", get(operator::transfers))
         .route("/metrics", get(operator::metrics))
         .method_not_allowed_fallback(read_only)
         .fallback(unknown_path)

@@ -47,6 +47,11 @@ pub(crate) async fn ring(State(node): State<Arc<Node>>, uri: Uri) -> Result<Resp
     }
 }
 
+/// How far partitions are on their way.
+pub(crate) async fn transfers(State(node): State<Arc<Node>>) -> Result<Response, HttpError> {
+    Ok(Json(node.transfers()?).into_response())
+}
+
 /// The metrics, in the format that the scraper prefers.
 pub(crate) async fn metrics(State(node): State<Arc<Node>>, headers: HeaderMap) -> Response {
     ([(header::CONTENT_TYPE, metrics_type(&headers))], node.metrics_text()).into_response()

@@ -441,10 +441,24 @@ impl Admin for Node {
         Err(Status::unimplemented("no test asks for it"))
     }
 
-    async fn forget(
+    async fn plan_ring(
         &self,
-        _: Request<v1::ForgetRequest>,
-    ) -> Result<Response<v1::ForgetResponse>, Status> {
+        _: Request<v1::RingChange>,
+    ) -> Result<Response<v1::RingPlan>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn change_ring(
+        &self,
+        _: Request<v1::RingChange>,
+    ) -> Result<Response<v1::ChangeRingResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
+    async fn transfers(
+        &self,
+        _: Request<v1::TransfersRequest>,
+    ) -> Result<Response<v1::TransfersResponse>, Status> {
         Err(Status::unimplemented("no test asks for it"))
     }
 

@@ -50,6 +50,7 @@ impl Driver {
         self.hand_on_what_cannot_serve();
         self.balance_leaders();
         self.order_moves();
+        self.tell_followed();
         self.drop_strangers();
         self.propose_upkeep();
         self.drop_keyspaces();
@@ -226,6 +227,21 @@ impl Driver {
         }
     }
 
+    /// Leaders tell the system group of groups that consist of what was ordered.
+    fn tell_followed(&mut self) {
+        let Some(state) = self.gateway.system() else { return };
+        let new = state.groups().iter().filter(|(_, placement)| !placement.is_followed());
+        let groups: BTreeMap<GroupId, u64> = new
+            .filter(|(id, _)| self.host.group(**id).is_some_and(|it| leads_as_placed(it, &state)))
+            .map(|(id, placement)| (*id, placement.generation))
+            .collect();
+        if !groups.is_empty() {
+            let command = SystemCommand::Followed { groups };
+            let request = SystemRequest { request_id: self.seams.env.random(), command };
+            self.ask_system(request.encode().into());
+        }
+    }
+
     /// Proposes a command of the system group, here or where its leader is; nobody waits for it.
     fn ask_system(&mut self, command: Bytes) {
         let group = GroupId::SYSTEM;
@@ -252,7 +268,12 @@ impl Driver {
             let wanted = state.own_replica(group.id, own, life) == Some(group.replica);
             let decided = log.membership_index() <= group.raft.commit();
             let known = !log.membership().voters.is_empty();
-            !wanted && known && decided && !log.membership().contains(group.replica)
+            let let_go = known && decided && !log.membership().contains(group.replica);
+            // One that was cut off before it heard so learns it from the system group.
+            let placement = state.groups().get(&group.id);
+            let is_over = placement
+                .is_some_and(|it| it.is_followed() && !it.replicas.contains_key(&group.replica));
+            !wanted && (let_go || is_over)
         };
         let strangers: Vec<(GroupId, ReplicaId)> =
             self.host.groups().filter(is_stranger).map(|group| (group.id, group.replica)).collect();

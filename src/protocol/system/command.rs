@@ -105,6 +105,11 @@ pub enum SystemCommand {
         /// Its name.
         name: String,
     },
+    /// Groups consist of what was ordered, for good, as their leaders find.
+    Followed {
+        /// The groups, and the generations that they consist of.
+        groups: BTreeMap<GroupId, u64>,
+    },
     /// A group's replicas move.
     PlaceGroup {
         /// The group.
@@ -117,7 +122,7 @@ pub enum SystemCommand {
 }
 
 /// The commands' names in their text.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "describe",
     "reshape",
     "advance",
@@ -127,6 +132,7 @@ const NAMES: [&str; 10] = [
     "create_keyspace",
     "alter_keyspace",
     "drop_keyspace",
+    "followed",
     "place_group",
 ];
 

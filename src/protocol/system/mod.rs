@@ -27,7 +27,7 @@
 //! * Removing a node moves its places at once in this state, while the groups follow one by one
 //!   through their own membership changes (Ongaro 2014, chapter 4). Whoever removes several nodes
 //!   in a row must wait until the groups have followed, or a group may find most of its voters
-//!   gone. The state cannot know how far they are; its driver does.
+//!   gone. Their leaders tell when they have; a node that leaves in order waits for all of them.
 //! * A group whose voters lost their memory in majority stays without a leader: the state gives
 //!   their nodes new replicas, and nobody is left to let these in. That is meant, as acknowledged
 //!   writes are gone. No command founds such a group anew.
@@ -40,6 +40,7 @@ pub mod keyspace;
 pub mod orders;
 pub mod placement;
 pub mod placing;
+pub mod plan;
 pub mod refusal;
 mod ring;
 pub mod settings;

@@ -45,6 +45,17 @@ pub struct Placement {
     pub founders: BTreeMap<ReplicaId, NodeId>,
     /// The index of the system entry that last ordered it.
     pub generation: u64,
+    /// The generation that the group itself consists of, as its leader has told: until it is the
+    /// one above, replicas that have lost their place may still be needed.
+    #[serde(default)]
+    pub followed: u64,
+}
+
+impl Placement {
+    /// Whether the group consists of what was ordered last.
+    pub fn is_followed(&self) -> bool {
+        self.followed == self.generation
+    }
 }
 
 impl Placement {
@@ -56,7 +67,8 @@ impl Placement {
     ) -> Placement {
         let founders: BTreeMap<ReplicaId, NodeId> =
             nodes.iter().map(|node| (ids.fresh(), *node)).collect();
-        Placement { replicas: founders.clone(), founders, generation: index.0 }
+        let generation = index.0;
+        Placement { replicas: founders.clone(), founders, generation, followed: generation }
     }
 
     /// The nodes that have a replica.

@@ -47,11 +47,12 @@ fn member_sent() -> v1::Member {
 }
 
 fn summary() -> status::RingSummary {
-    status::RingSummary { epoch: Epoch(7), partitions: 8, vnodes: 9, digest: "d".to_owned() }
+    let digest = "d".to_owned();
+    status::RingSummary { epoch: Epoch(7), partitions: 8, vnodes: 9, digest, unsettled: 3 }
 }
 
 fn summary_sent() -> v1::RingSummary {
-    v1::RingSummary { epoch: 7, partitions: 8, vnodes: 9, digest: "d".to_owned() }
+    v1::RingSummary { epoch: 7, partitions: 8, vnodes: 9, digest: "d".to_owned(), unsettled: 3 }
 }
 
 fn replication() -> status::ReplicationStatus {

@@ -1,6 +1,6 @@
 //! Where the groups of the partitions are placed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::ring::Ring;
 use crate::protocol::system::command::SystemReply;
@@ -29,6 +29,18 @@ impl SystemState {
             placement.reorder(nodes, index, &mut self.replica_ids);
         }
         Ok(SystemReply::Placed { generation: placement.generation })
+    }
+
+    /// Groups consist of what was ordered; what was ordered anew since is another matter.
+    pub(super) fn followed(&mut self, groups: &BTreeMap<GroupId, u64>) -> SystemReply {
+        for (group, generation) in groups {
+            if let Some(placement) = self.groups.get_mut(group)
+                && placement.generation == *generation
+            {
+                placement.followed = *generation;
+            }
+        }
+        SystemReply::Reshaped { epoch: self.epoch }
     }
 
     /// Creates the groups of all partitions from the ring of this moment, unless they were founded

@@ -48,6 +48,7 @@ impl SystemState {
                 self.alter_keyspace(id, name, *replication)
             }
             SystemCommand::DropKeyspace { name } => self.drop_keyspace(index, id, name),
+            SystemCommand::Followed { groups } => Ok(self.followed(groups)),
             SystemCommand::PlaceGroup { group, expected_generation, nodes } => {
                 self.place_group(index, *group, *expected_generation, nodes)
             }

@@ -160,9 +160,14 @@ impl SystemState {
             return Some("partitions lie on it, or move from or to it".to_owned());
         }
         let placed = self.groups.values().filter(|placement| placement.replica_on(node).is_some());
-        match placed.count() {
+        let placed = placed.count();
+        if placed > 0 {
+            return Some(format!("{placed} groups have a replica on it"));
+        }
+        // A group that is on its way may consist of replicas that it was told to give up.
+        match self.groups.values().filter(|placement| !placement.is_followed()).count() {
             0 => None,
-            groups => Some(format!("{groups} groups have a replica on it")),
+            groups => Some(format!("{groups} groups are on their way, maybe from it")),
         }
     }
 

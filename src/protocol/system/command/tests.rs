@@ -29,6 +29,7 @@ fn every_command() -> Vec<SystemCommand> {
         create("orders", Mode::Strong, asked(Some(3), None, Some(2))),
         SystemCommand::AlterKeyspace { name, replication: asked(None, Some(1), None) },
         drop_named("orders"),
+        SystemCommand::Followed { groups: BTreeMap::from([(GroupId(7), 12)]) },
         SystemCommand::PlaceGroup {
             group: GroupId(7),
             expected_generation: 12,

@@ -1,0 +1,184 @@
+//! Clusters that grow, shrink and have nodes replaced while clients are at work.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::{Cluster, NodeProcess, NodeSpec, PATIENCE, coterie, wait_until};
+
+/// Clients at work at once.
+const CLIENTS: usize = 4;
+
+/// How long partitions may take to arrive, on a busy machine.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often a client asks again before it gives up.
+const TRIES: usize = 50;
+
+/// What a client has had acknowledged: the last number written to each key.
+type Ledger = BTreeMap<String, u64>;
+
+/// Writes numbers to keys of its own until told to stop; no write may fail for good.
+fn write_on(client: usize, addresses: &[SocketAddr], keyspace: &str, stop: &AtomicBool) -> Ledger {
+    let mut ledger = Ledger::new();
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let key = format!("{client}-{}", round % 200);
+        put(addresses, keyspace, (client + round as usize, round), &key);
+        ledger.insert(key, round);
+        round += 1;
+    }
+    ledger
+}
+
+fn put(addresses: &[SocketAddr], keyspace: &str, (first, number): (usize, u64), key: &str) {
+    let mut failures = Vec::new();
+    for attempt in 0..TRIES {
+        let address = addresses[(first + attempt) % addresses.len()];
+        let url = format!("http://{address}/v1/{keyspace}/{key}");
+        let body = format!("{{\"value\":\"{number}\"}}");
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let agent: ureq::Agent = agent.into();
+        let sent = agent.put(&url).content_type("application/json").send(&body);
+        match sent {
+            Ok(answer) if answer.status() == 200 => return,
+            Ok(mut answer) => failures.push(answer.body_mut().read_to_string().unwrap_or_default()),
+            Err(error) => failures.push(error.to_string()),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{key} could not be written: {failures:?}");
+}
+
+/// Does something to a cluster while clients write; what they had acknowledged.
+fn under_load(
+    cluster: &mut Cluster,
+    keyspaces: &[&str],
+    act: impl FnOnce(&mut Cluster),
+) -> Vec<(String, Ledger)> {
+    // Clients know the first three nodes alone, as they would who read an older address list.
+    let addresses: Vec<SocketAddr> =
+        cluster.nodes.iter().take(3).map(|node| node.spec.client_address).collect();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let (addresses, stop) = (&addresses, &stop);
+                let keyspace = keyspaces[client % keyspaces.len()].to_owned();
+                scope.spawn(move || {
+                    let ledger = write_on(client, addresses, &keyspace, stop);
+                    (keyspace, ledger)
+                })
+            })
+            .collect();
+        act(cluster);
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().expect("a client that was served")).collect()
+    })
+}
+
+fn check(node: &NodeProcess, ledgers: &[(String, Ledger)]) {
+    for (keyspace, ledger) in ledgers {
+        assert!(ledger.len() > 20, "clients got hardly anything done: {}", ledger.len());
+        for (key, number) in ledger {
+            let read = node.get(&format!("/v1/{keyspace}/{key}")).expect(200).json();
+            assert_eq!(read["value"], number.to_string(), "{keyspace}/{key}");
+        }
+    }
+}
+
+fn wait_settled(node: &NodeProcess) {
+    wait_until("partitions have arrived", TRANSFER_PATIENCE, || {
+        let transfers = node.get("/transfers").expect(200).json();
+        let left = transfers["members"].as_array().is_none_or(|members| !members.is_empty());
+        let moving = transfers["settled"] != true || transfers["groups"] != 0 || left;
+        if moving { Err(transfers) } else { Ok(()) }
+    });
+}
+
+fn add(cluster: &mut Cluster, name: &str, arguments: &[&str]) {
+    let seeds = [cluster.nodes[0].spec.peer_address];
+    let mut spec = NodeSpec::new(cluster.root.path(), name, &seeds);
+    spec.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    let mut node = NodeProcess::new(spec);
+    node.start();
+    cluster.nodes.push(node);
+}
+
+fn partitions_of(node: &NodeProcess, name: &str) -> u64 {
+    node.member(name).expect("a member")["partitions"].as_u64().expect("a number")
+}
+
+#[test]
+fn three_nodes_grow_to_six_and_shrink_to_three_under_load_and_lose_nothing() {
+    let mut cluster = Cluster::start(3);
+    let (code, _, said) =
+        coterie(&cluster.nodes[0], &["keyspace", "create", "ledger", "--mode", "strong"]);
+    assert_eq!(code, 0, "{said}");
+    let ledgers = under_load(&mut cluster, &["default", "ledger"], |cluster| {
+        for name in ["n4", "n5", "n6"] {
+            add(cluster, name, &[]);
+        }
+        // One is killed while partitions are on their way to it, and comes back.
+        wait_until("n5 is a member", PATIENCE, || cluster.nodes[0].member("n5").map(drop));
+        cluster.nodes[4].kill();
+        cluster.nodes[4].start();
+        cluster.wait_formed();
+        wait_settled(&cluster.nodes[0]);
+        for name in ["n4", "n5", "n6"] {
+            assert!(partitions_of(&cluster.nodes[0], name) > 60, "{name} has its share");
+        }
+        let leave = ["cluster", "leave", "n4", "n5", "n6", "--wait"];
+        let (code, _, said) = coterie(&cluster.nodes[0], &leave);
+        assert_eq!(code, 0, "{said}");
+        wait_settled(&cluster.nodes[1]);
+    });
+    check(&cluster.nodes[2], &ledgers);
+    let members = cluster.nodes[0].member_states().expect("a status");
+    assert_eq!(members.len(), 3, "{members:?}");
+    let gone = cluster.nodes[3].get("/readyz").json();
+    assert!(gone["reason"].to_string().contains("has left its cluster"), "{gone}");
+}
+
+#[test]
+fn a_dead_node_is_replaced_and_a_new_one_takes_exactly_its_place() {
+    let mut cluster = Cluster::start(4);
+    let mut owned: Vec<Value> = Vec::new();
+    let old = cluster.nodes[3].node_id();
+    let ledgers = under_load(&mut cluster, &["default"], |cluster| {
+        owned = primaries(&cluster.nodes[0]);
+        add(cluster, "n5", &["--join", "manual"]);
+        wait_until("n5 waits", PATIENCE, || cluster.nodes[0].member("n5").map(drop));
+        cluster.nodes[4].wait_ready();
+        assert_eq!(partitions_of(&cluster.nodes[0], "n5"), 0, "it waits until it is told");
+        let plan = ["cluster", "plan", "--join", "n5"];
+        let (code, page, said) = coterie(&cluster.nodes[0], &plan);
+        assert!(code == 0 && page.contains("partitions get other owners"), "{page} {said}");
+        cluster.nodes[3].kill();
+        cluster.wait_state(0, 3, "down");
+        let replace = ["cluster", "replace", "n4", "n5", "--wait"];
+        let (code, _, said) = coterie(&cluster.nodes[0], &replace);
+        assert_eq!(code, 0, "{said}");
+    });
+    check(&cluster.nodes[4], &ledgers);
+    let new = cluster.nodes[4].node_id();
+    let expected: Vec<Value> = owned
+        .into_iter()
+        .map(|nodes| {
+            let nodes = nodes.as_array().expect("nodes").clone();
+            let swap = |node: Value| if node == old.as_str() { new.clone().into() } else { node };
+            nodes.into_iter().map(swap).collect()
+        })
+        .collect();
+    assert_eq!(primaries(&cluster.nodes[0]), expected);
+}
+
+/// The primaries of all partitions, as a node has them.
+fn primaries(node: &NodeProcess) -> Vec<Value> {
+    let ring = node.get("/ring").expect(200).json();
+    let partitions = ring["partitions"].as_array().expect("partitions").clone();
+    partitions.into_iter().map(|partition| partition["primaries"].clone()).collect()
+}
