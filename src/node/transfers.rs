@@ -5,7 +5,9 @@
 //! differs comes back. So the first owner sends the rows, the others next to nothing, and a copy
 //! that was interrupted goes on where it was. When so many owners have been gone through that every
 //! write acknowledged by the keyspace's default write quorum must be among what they had, and none
-//! that can be reached is left out, the system group is told that this node is synced.
+//! that can be reached or that will drop its rows is left out, the system group is told that this
+//! node is synced. An owner that gives the partition up while it is down is waited for, until it is
+//! back or removed.
 //!
 //! A source serves only once it has heard that the partition moves. From then on it takes no write
 //! that goes to the old owners alone: what it shows is all that it will ever have without this node.
@@ -27,7 +29,7 @@ use crate::node::pages::{Pages, Place, Wish};
 use crate::node::replica::Replica;
 use crate::node::status::Activity;
 use crate::node::tasks::Stop;
-use crate::node::topology::{Placement, Topology, TopologyCell};
+use crate::node::topology::{Placement, Topology, TopologyCell, WriteRings};
 use crate::protocol::digest::Digest;
 use crate::protocol::message::{Compare, Refusal, RequestId, Scan, ScanPage};
 use crate::protocol::planted::{Planted, planted};
@@ -328,6 +330,9 @@ struct Wanted {
     sources: BTreeSet<NodeId>,
     /// How many of them must have been gone through while they were complete.
     enough: usize,
+    /// Those among them that give the partition up, and its rows with it: none is left out, even
+    /// if it has to be waited for.
+    leaving: BTreeSet<NodeId>,
 }
 
 impl Wanted {
@@ -339,7 +344,7 @@ impl Wanted {
         own: NodeId,
         is_member: impl Fn(&NodeId) -> bool,
     ) -> Wanted {
-        let present = placement.write_rings(partition).present;
+        let WriteRings { present, coming } = placement.write_rings(partition);
         let owners = present.primaries(partition);
         let others = owners.iter().copied().filter(|node| *node != own);
         let sources: BTreeSet<NodeId> = others.filter(is_member).collect();
@@ -347,7 +352,9 @@ impl Wanted {
         // What this node has as an owner itself, it needs not hear from itself.
         let own_counts = usize::from(owners.contains(&own));
         let enough = owners.len().saturating_sub(unneeded + own_counts).min(sources.len());
-        Wanted { sources, enough }
+        let stays = |node: &NodeId| coming.is_none_or(|it| it.primaries(partition).contains(node));
+        let leaving = sources.iter().copied().filter(|node| !stays(node)).collect();
+        Wanted { sources, enough, leaving }
     }
 
     fn is_satisfied(
@@ -357,7 +364,7 @@ impl Wanted {
     ) -> bool {
         let complete = self.sources.iter().filter(|source| heard(**source)).count();
         let missed = self.sources.iter().any(|source| !heard(*source) && connected(*source));
-        complete >= self.enough && !missed
+        complete >= self.enough && !missed && self.leaving.iter().all(|source| heard(*source))
     }
 }
 

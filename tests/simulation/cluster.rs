@@ -73,9 +73,24 @@ struct Host {
     disk: Arc<SimDisk>,
     engine_disk: Arc<MemoryDisk>,
     dice: Mutex<Dice>,
+    /// That of its node, once it was started.
+    node_id: Mutex<Option<NodeId>>,
     /// True once the node has entered the cluster: from then on it resumes.
     entered: Mutex<bool>,
+    /// How far the node is on its way out.
+    leaving: Mutex<Leaving>,
     life: Mutex<Option<Life>>,
+}
+
+/// How far a node is on its way out of the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Leaving {
+    #[default]
+    Stays,
+    /// It was told to leave.
+    Told,
+    /// It has left, and its machine is switched off.
+    Gone,
 }
 
 struct Life {
@@ -150,6 +165,8 @@ impl Cluster {
             engine_disk: MemoryDisk::new(),
             dice: Mutex::new(dice.fork(&format!("machine {machine}"))),
             entered: Mutex::default(),
+            leaving: Mutex::default(),
+            node_id: Mutex::default(),
             life: Mutex::default(),
         };
         let hosts: Vec<Host> = (0..machines).map(host).collect();
@@ -159,7 +176,7 @@ impl Cluster {
 
     /// Starts a machine's node on what its disk holds; does nothing while it runs.
     pub(crate) fn start(&self, machine: usize) {
-        if self.session(machine).is_some() {
+        if self.session(machine).is_some() || *self.hosts[machine].leaving.lock() == Leaving::Gone {
             return;
         }
         let assembled = Node::assemble(config(&self.shape, machine), self.parts(machine));
@@ -183,6 +200,7 @@ impl Cluster {
 
     fn attach(&self, machine: usize, node: Arc<Node>) -> Result<(), StartError> {
         let (host, node_id) = (&self.hosts[machine], node.facts().node_id);
+        *host.node_id.lock() = Some(node_id);
         let entered = std::mem::replace(&mut *host.entered.lock(), true);
         let entry = match machine {
             _ if entered => Entry::Resuming,
@@ -245,11 +263,10 @@ impl Cluster {
         self.hosts.iter().for_each(|host| host.disk.set_faults(|faults| faults.syncs_lie = lies));
     }
 
-    /// The ids of the running nodes, by machine.
+    /// The ids of the nodes that were ever started, by machine.
     pub(crate) fn node_ids(&self) -> BTreeMap<usize, NodeId> {
-        let sessions =
-            (0..self.shape.machines).filter_map(|machine| Some((machine, self.session(machine)?)));
-        sessions.map(|(machine, session)| (machine, session.node.facts().node_id)).collect()
+        let hosts = self.hosts.iter().enumerate();
+        hosts.filter_map(|(machine, host)| Some((machine, (*host.node_id.lock())?))).collect()
     }
 
     /// All running nodes.
@@ -261,7 +278,9 @@ impl Cluster {
     /// True when every node that has entered the cluster runs, serves, is connected to every other
     /// and agrees with it on the members.
     pub(crate) fn is_settled(&self) -> bool {
-        let entered = self.hosts.iter().filter(|host| *host.entered.lock());
+        self.see_off();
+        let stays = |host: &&Host| *host.leaving.lock() != Leaving::Gone;
+        let entered = self.hosts.iter().filter(|host| *host.entered.lock()).filter(stays);
         let (nodes, machines) = (self.nodes(), entered.count());
         nodes.len() == machines
             && nodes.iter().all(|node| {
@@ -269,8 +288,28 @@ impl Cluster {
                 let whole = status.members.iter().all(|member| {
                     member.agrees && (member.is_self || (member.connected && member.state == "up"))
                 });
-                status.serving.ready && status.members.len() == machines && whole
+                let settled = status.ring.unsettled == 0;
+                status.serving.ready && settled && status.members.len() == machines && whole
             })
+    }
+
+    /// Notes that the cluster has decided to let a machine's node go.
+    pub(crate) fn expect_to_leave(&self, machine: usize) {
+        *self.hosts[machine].leaving.lock() = Leaving::Told;
+    }
+
+    /// Switches off the machines whose nodes have left.
+    fn see_off(&self) {
+        for (machine, host) in self.hosts.iter().enumerate() {
+            let told = *host.leaving.lock() == Leaving::Told;
+            let Some(node_id) = host.node_id.lock().filter(|_| told) else { continue };
+            let others = (0..self.hosts.len()).filter(|other| *other != machine);
+            let mut others = others.filter_map(|other| self.session(other));
+            if others.any(|session| session.node.members().is_forgotten(node_id)) {
+                *host.leaving.lock() = Leaving::Gone;
+                self.crash(machine, Survival::Everything);
+            }
+        }
     }
 
     /// The hints that nodes keep for others, in words.

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coterie::node::steering::RingChange;
 use coterie::types::Moment;
 
 use crate::cluster::Cluster;
@@ -42,6 +43,8 @@ pub(crate) enum Fault {
     Place { machine: usize, seed: u64 },
     /// A machine's node joins the cluster.
     Join { machine: usize },
+    /// A machine's node is told to leave, by another one.
+    Leave { machine: usize },
 }
 
 /// How many kinds of faults there are that concern every keyspace.
@@ -153,6 +156,7 @@ impl Fault {
             | Fault::FullDisk { machine } => BTreeSet::from([Claim::Machine(*machine)]),
             Fault::Skew { machine, .. } => BTreeSet::from([Claim::Clock(*machine)]),
             Fault::Join { machine } => BTreeSet::from([Claim::Machine(*machine)]),
+            Fault::Leave { .. } => BTreeSet::new(),
             Fault::HandOver { .. } | Fault::Place { .. } => BTreeSet::new(),
         }
     }
@@ -184,6 +188,10 @@ impl Fault {
                 tokio::spawn(strong::place(cluster.clone(), *machine, *seed));
             }
             Fault::Join { machine } => cluster.start(*machine),
+            Fault::Leave { machine } => {
+                // Ends with the run's runtime at the latest.
+                tokio::spawn(leave(cluster.clone(), *machine));
+            }
         }
     }
 
@@ -210,8 +218,35 @@ impl Fault {
             Fault::FullDisk { machine } => {
                 cluster.disk(*machine).set_faults(|faults| faults.full = false);
             }
-            Fault::HandOver { .. } | Fault::Place { .. } | Fault::Join { .. } => {}
+            Fault::HandOver { .. }
+            | Fault::Place { .. }
+            | Fault::Join { .. }
+            | Fault::Leave { .. } => {}
         }
+    }
+}
+
+/// Asks one node after another to have a machine's node leave, until one has had it decided.
+async fn leave(cluster: Arc<Cluster>, machine: usize) {
+    const TRIES_MAX: usize = 300;
+    for attempt in 0..TRIES_MAX {
+        let asked = attempt % cluster.shape.machines;
+        let names = RingChange { leave: vec![format!("n{machine}")], ..RingChange::default() };
+        if asked != machine
+            && let Some(mut session) = cluster.session(asked)
+        {
+            let node = session.node.clone();
+            let told = tokio::select! {
+                biased;
+                () = session.ended() => continue,
+                told = node.change_ring(&names) => told,
+            };
+            cluster.note(format_args!("{asked} has n{machine} leave: {told:?}"));
+            if told.is_ok() {
+                return cluster.expect_to_leave(machine);
+            }
+        }
+        cluster.agenda.sleep(Duration::from_millis(500)).await;
     }
 }
 

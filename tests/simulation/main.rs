@@ -81,9 +81,9 @@ fn replay_of_the_seed_in_the_environment() {
 
 #[test]
 fn a_seed_replays_message_by_message() {
-    let kinds = [Kind::Quorum, Kind::Strong];
+    let kinds = [Kind::Quorum, Kind::Strong, Kind::Ring];
     for (kind, seed) in kinds.into_iter().flat_map(|kind| (1..=4).map(move |seed| (kind, seed))) {
-        let setup = Setup { seed, kind, planted: None, raft: None, printing: false };
+        let setup = Setup { seed, kind, planted: None, ring: None, raft: None, printing: false };
         let (first, second) = (run(setup), run(setup));
         assert_eq!(first, second, "{kind:?} {seed}: something depends on more than the seed");
         assert_ne!(first.counts.messages, 0, "{kind:?} {seed}: nothing was sent");
@@ -96,7 +96,8 @@ fn every_planted_bug_is_caught() {
         let mut broken: BTreeSet<&str> = BTreeSet::new();
         let caught = (0..PLANTED_SEEDS_MAX).find(|seed| {
             let (kind, planted) = (Kind::Quorum, Some(bug));
-            let report = run(Setup { seed: *seed, kind, planted, raft: None, printing: false });
+            let report =
+                run(Setup { seed: *seed, kind, planted, ring: None, raft: None, printing: false });
             broken.extend(report.violations.iter().map(|violation| violation.invariant));
             bug.caught_by().iter().any(|expected| broken.contains(expected))
         });
@@ -113,7 +114,9 @@ fn of_any_kind(seed: u64) -> (Kind, u64) {
     let Ok(name) = std::env::var("COTERIE_SIM_KIND") else { return (Kind::of(seed), seed) };
     let kind = Kind::named(&name);
     (
-        kind.unwrap_or_else(|| panic!("COTERIE_SIM_KIND must be quorum or strong, not {name:?}")),
+        kind.unwrap_or_else(|| {
+            panic!("COTERIE_SIM_KIND must be quorum, strong or ring, not {name:?}")
+        }),
         seed,
     )
 }
@@ -128,8 +131,19 @@ fn every_bug_planted_under_strong_keyspaces_is_caught() {
     }
 }
 
+#[test]
+fn every_bug_planted_under_a_ring_that_changes_is_caught() {
+    for (bug, expected) in planted::IN_RING {
+        catch(bug, expected, |seed| Setup { ring: Some(bug), ..of_ring(seed) });
+    }
+}
+
+fn of_ring(seed: u64) -> Setup {
+    Setup { kind: Kind::Ring, ..strong(seed) }
+}
+
 fn strong(seed: u64) -> Setup {
-    Setup { seed, kind: Kind::Strong, planted: None, raft: None, printing: false }
+    Setup { seed, kind: Kind::Strong, planted: None, ring: None, raft: None, printing: false }
 }
 
 /// Runs seed after seed until one breaks what is expected.
@@ -143,13 +157,14 @@ fn catch(bug: impl Debug, expected: &[&str], setup: impl Fn(u64) -> Setup) {
     let Some(seed) = caught else {
         panic!("{bug:?} broke {broken:?} in {PLANTED_IN_STRONG_SEEDS_MAX} seeds");
     };
-    println!("{bug:?} was caught by strong seed {seed}: {broken:?}");
+    println!("{bug:?} was caught by seed {seed}: {broken:?}");
 }
 
 /// Runs seeds and fails with all that was violated, and how to see it again.
 fn hold(which: &str, seeds: &[(Kind, u64)]) {
     let printing = std::env::var_os("COTERIE_SIM_TRACE").is_some_and(|value| value == "1");
-    let setup = |&(kind, seed)| Setup { seed, kind, planted: None, raft: None, printing };
+    let setup =
+        |&(kind, seed)| Setup { seed, kind, planted: None, ring: None, raft: None, printing };
     let reports: Vec<Report> = seeds.iter().map(|seed| run(setup(seed))).collect();
     println!("{}", summary(which, &reports));
     let broken: Vec<String> = reports.iter().filter_map(complaint).collect();

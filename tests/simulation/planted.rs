@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use coterie::protocol::group::command::Command;
 use coterie::protocol::message::{Ask, Class, Forward, Found, Holding, Message, Write, WriteReply};
+use coterie::protocol::planted::Planted as RingPlanted;
 use coterie::protocol::raft::planted::Planted as RaftPlanted;
 
 use crate::dice::Dice;
@@ -163,6 +164,28 @@ pub(crate) const IN_RAFT: [(RaftPlanted, &[&str]); 11] = [
         ],
     ),
     (RaftPlanted::ReusedReplicaId, &[invariants::replicas_have_one_home::NAME]),
+];
+
+/// What clients see when rows are lost, or read where they are not.
+const ROWS: &[&str] = &[
+    invariants::acknowledged_write_is_never_lost::NAME,
+    invariants::quorum_read_sees_acknowledged_quorum_write::NAME,
+    invariants::quorum_reads_never_go_back::NAME,
+];
+
+/// Bugs of nodes while the ring changes, each with the invariants of which at least one must fail.
+pub(crate) const IN_RING: [(RingPlanted, &[&str]); 11] = [
+    (RingPlanted::ReadsFlippedBeforeSync, ROWS),
+    (RingPlanted::WritesToOldOwnersOnly, ROWS),
+    (RingPlanted::QuorumsOfAMoveAdded, ROWS),
+    (RingPlanted::WriteFenceIgnored, ROWS),
+    (RingPlanted::ReadFenceIgnored, ROWS),
+    (RingPlanted::SettledUnheard, ROWS),
+    (RingPlanted::SyncedAfterOnePage, ROWS),
+    (RingPlanted::UnfencedSource, ROWS),
+    (RingPlanted::HintOfFormerOwnerDropped, ROWS),
+    (RingPlanted::DroppedWhileMoving, ROWS),
+    (RingPlanted::LeavesWithHints, ROWS),
 ];
 
 fn acknowledge(write: &Write) -> Message {

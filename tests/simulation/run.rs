@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use coterie::config::{GroupOptions, Replication};
 use coterie::node::request::RequestOptions;
+use coterie::protocol::planted::Planted as RingPlanted;
 use coterie::protocol::quorum::level::Level;
 use coterie::protocol::raft::planted::Planted as RaftPlanted;
 use coterie::types::{Key, Moment, Version};
@@ -48,12 +49,18 @@ pub(crate) enum Kind {
     Quorum,
     /// A strong keyspace, with a little work on the other one beside it.
     Strong,
+    /// The default keyspace while nodes join and leave; in some runs a strong one beside it.
+    Ring,
 }
 
 impl Kind {
     /// What a seed's runs are about unless somebody says otherwise.
     pub(crate) fn of(seed: u64) -> Kind {
-        if Dice::new(seed).fork("kind").chance(500) { Kind::Strong } else { Kind::Quorum }
+        let mut dice = Dice::new(seed).fork("kind");
+        if dice.chance(500) {
+            return Kind::Strong;
+        }
+        if dice.chance(500) { Kind::Quorum } else { Kind::Ring }
     }
 
     /// Its name in the environment and in `seeds.txt`.
@@ -61,12 +68,13 @@ impl Kind {
         match self {
             Kind::Quorum => "quorum",
             Kind::Strong => "strong",
+            Kind::Ring => "ring",
         }
     }
 
     /// The kind of that name.
     pub(crate) fn named(name: &str) -> Option<Kind> {
-        [Kind::Quorum, Kind::Strong].into_iter().find(|kind| kind.name() == name)
+        [Kind::Quorum, Kind::Strong, Kind::Ring].into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -76,6 +84,8 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
     pub(crate) kind: Kind,
     pub(crate) planted: Option<Planted>,
+    /// A bug in what every node does about the ring.
+    pub(crate) ring: Option<RingPlanted>,
     /// A bug in the Raft core of every replica.
     pub(crate) raft: Option<RaftPlanted>,
     pub(crate) printing: bool,
@@ -232,11 +242,53 @@ fn strong_scenario(dice: &Dice) -> Scenario {
     Scenario { shape, workload, plan, strong: Some(StrongPart { workload: strong, looks_every }) }
 }
 
+/// At least three nodes are on the ring at any time.
+fn ring_scenario(dice: &Dice) -> Scenario {
+    let mut dice = dice.fork("ring scenario");
+    let founding = dice.pick(&[3, 3, 4, 5]);
+    let late = dice.index(4).min(7 - founding);
+    let leaving = dice.index(founding - 2).max(usize::from(late == 0 && founding > 3));
+    let machines = founding + late;
+    let replication = dice.pick(&[(3, 2, 2), (3, 2, 2), (3, 1, 3), (2, 1, 2), (1, 1, 1)]);
+    let (factor, read_quorum, write_quorum) = replication;
+    let replication = Replication { factor, read_quorum, write_quorum };
+    let think_ms_max = dice.pick(&[10, 40, 150]);
+    let operations = dice.between(40, 150);
+    let workload = Workload {
+        clients: usize::try_from(dice.between(2, 6)).expect("few clients"),
+        operations_per_client: usize::try_from(operations).expect("few operations"),
+        keys: usize::try_from(dice.between(2, 12)).expect("few keys"),
+        sloppy: dice.chance(300),
+        think_ms_max,
+        second: keyspaces::second(&dice).filter(|second| second.factor <= 2),
+    };
+    let phase_ms = (think_ms_max / 2 + 100) * operations;
+    let kinds = dice.pick(&[0, faults::KINDS, faults::KINDS]);
+    let mut plan = faults::plan(&mut dice, machines, Duration::from_millis(phase_ms), kinds);
+    for machine in founding..machines {
+        let begins = Moment(dice.between(0, phase_ms / 2) * 1000);
+        let joins = Planned { begins, ends: begins, fault: Fault::Join { machine } };
+        plan.retain(|planned| !faults::collide(planned, &joins));
+        plan.push(joins);
+    }
+    let first = dice.index(founding);
+    for number in 0..leaving {
+        let begins = Moment(dice.between(0, phase_ms * 2 / 3) * 1000);
+        let fault = Fault::Leave { machine: (first + number) % founding };
+        plan.push(Planned { begins, ends: begins, fault });
+    }
+    let (partitions, groups) = (dice.pick(&[4, 16, 16]), GroupOptions::default());
+    let wal_segment_bytes = 64 * 1024;
+    let shape = Shape { machines, late, replication, partitions, groups, wal_segment_bytes };
+    Scenario { shape, workload, plan, strong: None }
+}
+
 async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let dice = Dice::new(setup.seed);
     let scenario = match setup.kind {
         Kind::Quorum => scenario(&dice),
         Kind::Strong => strong_scenario(&dice),
+        Kind::Ring => ring_scenario(&dice),
     };
     let Scenario { shape, workload, plan, strong } = scenario;
     let repeats = plan.iter().any(|planned| planned.fault.repeats_messages());
@@ -254,6 +306,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     cluster.plant(setup.planted);
     // From here on: all replicas of a run share its thread.
     RaftPlanted::set(setup.raft);
+    RingPlanted::set(setup.ring);
     let history = Arc::new(History::default());
     let crew =
         Crew { history: Arc::new(StrongHistory::default()), watch: cluster.steps.watch.clone() };
