@@ -13,7 +13,7 @@ use crate::protocol::group::sessions::SessionError;
 use crate::protocol::message::Refusal;
 pub use crate::protocol::quorum::Outcome;
 use crate::protocol::quorum::level::Level;
-use crate::types::{GroupId, Key, NodeId, Version};
+use crate::types::{Expiry, GroupId, Key, NodeId, Version};
 
 /// How one request wants to be served; everything absent follows the keyspace's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct RequestOptions {
     pub sloppy: Option<bool>,
     /// A version that the client has seen; a write is stamped above it.
     pub context: Option<Version>,
+    /// How long a value that is put into a quorum keyspace lives; it stays when absent.
+    pub ttl: Option<Duration>,
     /// How fresh a read of a strong keyspace must be; linearizable when absent.
     pub consistency: Option<Consistency>,
     /// What the key must be for a write of a strong keyspace to happen.
@@ -73,6 +75,9 @@ pub struct Receipt {
     pub repaired: Vec<NodeId>,
     /// True while the cluster has fewer members than the replication factor.
     pub under_replicated: bool,
+    /// When the value written or read ends by itself; in the past when it has.
+    #[serde(rename = "expires_at_ms", skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Expiry>,
     /// Of a strong keyspace: what held, `linearizable`, `lease` or `stale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistency: Option<&'static str>,
@@ -84,7 +89,7 @@ pub struct Receipt {
 /// A read's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadAnswer {
-    /// The value; `None` when the key has none or was deleted.
+    /// The value; `None` when the key has none, was deleted or has expired.
     pub value: Option<Bytes>,
     /// Which guarantee held.
     pub receipt: Receipt,
@@ -242,6 +247,12 @@ fn current_text(current: Option<&Current>) -> String {
 }
 
 impl RequestError {
+    /// Refuses a life for what cannot end by itself.
+    pub(crate) fn no_ttl(what: &str) -> RequestError {
+        let problem = format!("belongs to a put; {what} does not expire");
+        RequestError::Invalid { field: "ttl", problem }
+    }
+
     /// What is known of the request's effect.
     pub fn outcome(&self) -> Outcome {
         match self {

@@ -85,7 +85,10 @@ impl Node {
     /// Any [`RequestError`]; its outcome says what is known of the effect.
     pub async fn delete(&self, key: Key, options: RequestOptions) -> Result<Receipt, RequestError> {
         let began = self.local.env.now();
-        let outcome = self.write(key, None, &options).await;
+        let outcome = match options.ttl {
+            None => self.write(key, None, &options).await,
+            Some(_) => Err(RequestError::no_ttl("a delete")),
+        };
         self.finish(&self.metrics().delete, began, outcome)
     }
 

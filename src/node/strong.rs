@@ -45,6 +45,7 @@ impl Target {
         };
         let keyspace = find(name, groups)?;
         match keyspace.mode {
+            Mode::Strong if options.ttl.is_some() => Err(not_available("ttl", name, Mode::Strong)),
             Mode::Strong => Ok(Target::Strong(keyspace)),
             Mode::Quorum => {
                 check_quorum_request(options, name)?;
@@ -62,6 +63,9 @@ impl Target {
         options: &RequestOptions,
         groups: &GroupHandles,
     ) -> Result<Keyspace, RequestError> {
+        if options.ttl.is_some() {
+            return Err(RequestError::no_ttl("a step of a transaction"));
+        }
         let what = match steps {
             [(_, Action::Append(_))] => "an append",
             [(_, Action::CompareAndSet { .. })] => "compare-and-set",

@@ -6,6 +6,7 @@
 //! and all of them run in a simulation in which a failure is a seed.
 
 pub mod consistency;
+pub mod expiry;
 pub mod group;
 pub mod hints;
 pub mod membership;

@@ -5,6 +5,7 @@
 //! printed.
 
 mod batches;
+mod expiry;
 mod failures;
 mod grpc;
 mod harness;

@@ -9,7 +9,7 @@ use crate::protocol::message::{
     Found, Holding, Read, ReadReply, Refusal, Scan, ScanPage, ScanReply, Want, Write,
 };
 use crate::protocol::raft::message::Body;
-use crate::types::{Key, KeyspaceId, NodeId, PartitionId, Record, Row};
+use crate::types::{Expiry, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 mod groups;
 
@@ -25,7 +25,9 @@ fn version() -> impl Strategy<Value = Version> {
 }
 
 fn record() -> impl Strategy<Value = Record> {
-    (version(), prop::option::of(bytes())).prop_map(|(version, value)| Record { version, value })
+    let expires_at = prop::option::of(any::<u64>().prop_map(Expiry));
+    (version(), prop::option::of(bytes()), expires_at)
+        .prop_map(|(version, value, expires_at)| Record { version, value, expires_at })
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {

@@ -61,7 +61,7 @@ impl Coordinator {
         let setup = self.read_setup(primaries, required, &subject);
         let answer = self.begin_read(setup, subject).await;
         let success = answer.map_err(|error| self.fail(error, started))?;
-        Ok(read_answer(success, required, placement))
+        Ok(read_answer(success, required, placement, self.clock.wall_ms()))
     }
 
     fn read_setup(
@@ -268,7 +268,14 @@ fn hear(core: &mut ReadQuorum, from: NodeId, outcome: Result<Found, Refusal>, no
     }
 }
 
-fn read_answer(success: ReadSuccess, required: u32, placement: &Placement) -> ReadAnswer {
+/// What the reader is told when the wall clock shows `wall_ms`. An expired record has its version,
+/// as a tombstone does, and no value.
+fn read_answer(
+    success: ReadSuccess,
+    required: u32,
+    placement: &Placement,
+    wall_ms: u64,
+) -> ReadAnswer {
     let receipt = Receipt {
         version: success.record.as_ref().map(|record| record.version),
         required,
@@ -276,7 +283,9 @@ fn read_answer(success: ReadSuccess, required: u32, placement: &Placement) -> Re
         acknowledged: success.answered,
         repaired: success.repaired,
         under_replicated: placement.is_under_replicated(),
+        expires_at: success.record.as_ref().and_then(|record| record.expires_at),
         ..Receipt::default()
     };
-    ReadAnswer { value: success.record.and_then(|record| record.value), receipt }
+    let living = success.record.filter(|record| !record.is_expired(wall_ms));
+    ReadAnswer { value: living.and_then(|record| record.value), receipt }
 }

@@ -10,11 +10,12 @@ use crate::node::committer::ReplyTo;
 use crate::node::coordinator::{Coordinator, Owner, placement};
 use crate::node::request::{Receipt, RequestError, RequestOptions};
 use crate::node::topology::Placement;
+use crate::protocol::expiry::expiry;
 use crate::protocol::message::{Class, Message, Refusal, RequestId, Write};
 use crate::protocol::quorum::QuorumError;
 use crate::protocol::quorum::write::{WriteEffect, WriteQuorum, WriteSetup, WriteSuccess};
 use crate::protocol::ring::Ring;
-use crate::types::{Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row, Version};
+use crate::types::{Expiry, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row, Version};
 
 type Answer = Result<WriteSuccess, QuorumError>;
 
@@ -51,8 +52,10 @@ impl Coordinator {
         let topology = self.topology.load();
         let placement = placement(&topology, keyspace, options)?;
         let required = placement.write_quorum(options)?;
+        let expires_at = self.expires_at(options)?;
         let version = self.stamp(options)?;
-        let row = Row { keyspace, key, record: Record { version, value } };
+        let record = Record::new(version, value).expiring(expires_at);
+        let row = Row { keyspace, key, record };
         let partition = placement.ring.partition_of(&row.key);
         let started = self.env.now();
         let deadline = started + self.timeout(options.timeout);
@@ -66,7 +69,7 @@ impl Coordinator {
         };
         let answer = self.begin_write(setup, row, partition, deadline, started).await;
         let success = answer.map_err(|error| self.fail(error, started))?;
-        Ok(receipt(success, version, required, placement))
+        Ok(Receipt { expires_at, ..receipt(success, version, required, placement) })
     }
 
     async fn begin_write(
@@ -151,6 +154,12 @@ impl Coordinator {
             Some(target) => self.handoff.keep_durably(target, write.row, reply_to),
             None => self.replica.write(write.row, partition, write.time_left, reply_to),
         }
+    }
+
+    /// The end of the value's life: counted once, here, so that all replicas have the same.
+    fn expires_at(&self, options: &RequestOptions) -> Result<Option<Expiry>, RequestError> {
+        let end = options.ttl.map(|ttl| expiry(self.clock.wall_ms(), ttl)).transpose();
+        end.map_err(|error| RequestError::Invalid { field: "ttl", problem: error.to_string() })
     }
 
     fn stamp(&self, options: &RequestOptions) -> Result<Version, RequestError> {

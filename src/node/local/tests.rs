@@ -92,7 +92,7 @@ impl Bench {
 fn row(number: u64) -> Row {
     let version = Version { timestamp: Timestamp(number), incarnation: Incarnation(1) };
     let value = Some(Bytes::from(format!("value {number}").repeat(20)));
-    let record = Record { version, value };
+    let record = Record::new(version, value);
     Row { keyspace: KeyspaceId::DEFAULT, key: Key::from(format!("key {number}")), record }
 }
 

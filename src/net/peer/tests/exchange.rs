@@ -8,7 +8,7 @@ use crate::types::{Key, KeyspaceId, Record, Row, Timestamp, Version};
 
 fn write(request: u64, value_bytes: usize) -> Message {
     let version = Version { timestamp: Timestamp(1), incarnation: Incarnation(1) };
-    let record = Record { version, value: Some(Bytes::from(vec![7; value_bytes])) };
+    let record = Record::new(version, Some(Bytes::from(vec![7; value_bytes])));
     let row = Row { keyspace: KeyspaceId::DEFAULT, key: Key::from("key"), record };
     let time_left = Duration::from_secs(1);
     Message::Write(Write { request: RequestId(request), row, hint_for: None, time_left })
