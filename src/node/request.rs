@@ -246,6 +246,13 @@ fn current_text(current: Option<&Current>) -> String {
     }
 }
 
+/// When a node or a group that has too much under way should be asked again: a few times what a
+/// request takes, so that some of it is done by then.
+const OVERLOAD_PASSES_AFTER: Duration = Duration::from_millis(50);
+
+/// When a full disk should be asked again: room comes with a checkpoint, or by hand.
+const FULL_DISK_PASSES_AFTER: Duration = Duration::from_secs(5);
+
 impl RequestError {
     /// Refuses a life for what cannot end by itself.
     pub(crate) fn no_ttl(what: &str) -> RequestError {
@@ -262,6 +269,15 @@ impl RequestError {
             RequestError::OutcomeUnknown { .. } => Outcome::Unknown,
             RequestError::ConditionFailed { .. } | RequestError::Session(_) => Outcome::Failed,
             _ => Outcome::NotAttempted,
+        }
+    }
+
+    /// How long whoever asks again should wait, if that may help where nothing else changes.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.code() {
+            "overloaded" => Some(OVERLOAD_PASSES_AFTER),
+            "disk_full" => Some(FULL_DISK_PASSES_AFTER),
+            _ => None,
         }
     }
 
@@ -282,13 +298,17 @@ impl RequestError {
             RequestError::Session(SessionError::WindowExceeded { .. }) => "session_window_exceeded",
             RequestError::Rejected { .. } => "rejected",
             RequestError::NoLeader { .. } => "no_leader",
-            RequestError::QuorumFailed { refusals, .. } => {
-                if !refusals.is_empty() && refusals.iter().all(|(_, r)| *r == Refusal::DiskFull) {
-                    "disk_full"
-                } else {
-                    "quorum_failed"
-                }
-            }
+            RequestError::QuorumFailed { refusals, .. } => match shared(refusals) {
+                Some(Refusal::DiskFull) => "disk_full",
+                Some(Refusal::Overloaded) => "overloaded",
+                _ => "quorum_failed",
+            },
         }
     }
+}
+
+/// What all refused for, if it is one reason.
+fn shared(refusals: &[(NodeId, Refusal)]) -> Option<Refusal> {
+    let (_, first) = refusals.first()?;
+    refusals.iter().all(|(_, refusal)| refusal == first).then_some(*first)
 }

@@ -15,4 +15,5 @@ mod introspection;
 mod keyspaces;
 mod leaders;
 mod membership;
+mod overload;
 mod strong;

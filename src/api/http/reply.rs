@@ -1,6 +1,7 @@
 //! Bodies and headers of HTTP replies.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -26,12 +27,14 @@ pub(crate) struct HttpError {
     outcome: Option<&'static str>,
     found: Option<Box<Found>>,
     leader: Option<SocketAddr>,
+    retry_after: Option<Duration>,
 }
 
 impl HttpError {
     /// An error that concerns no replica.
     pub(crate) fn new(status: StatusCode, code: &'static str, message: String) -> Self {
-        HttpError { status, code, message, outcome: None, found: None, leader: None }
+        let (outcome, found, leader, retry_after) = (None, None, None, None);
+        HttpError { status, code, message, outcome, found, leader, retry_after }
     }
 
     /// The same error, naming the node that leads what was asked.
@@ -82,6 +85,7 @@ impl From<RequestError> for HttpError {
             outcome: Some(error.outcome().name()),
             found: Found::of(&error),
             leader: None,
+            retry_after: error.retry_after(),
         }
     }
 }
@@ -91,10 +95,19 @@ impl IntoResponse for HttpError {
         let (error, code, outcome) = (self.message.as_str(), self.code, self.outcome);
         let found = self.found.as_deref();
         let tag = found.and_then(Found::etag).map(|tag| (header::ETAG, tag));
-        let headers: HeaderMap = tag.into_iter().collect();
+        let waits = self.retry_after.into_iter().flat_map(retry_headers);
+        let headers: HeaderMap = tag.into_iter().chain(waits).collect();
         let body = Json(ErrorBody { error, code, outcome, found });
         with_leader((self.status, headers, body).into_response(), self.leader)
     }
+}
+
+/// How long to wait before asking again: in whole seconds, as HTTP has it (RFC 9110, section
+/// 10.2.3), and to the millisecond.
+fn retry_headers(wait: Duration) -> [(HeaderName, HeaderValue); 2] {
+    let ms = error::milliseconds(wait);
+    let exactly = HeaderName::from_static(error::RETRY_AFTER_TRAILER);
+    [(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000))), (exactly, HeaderValue::from(ms))]
 }
 
 /// A response that names the node that leads what was asked, if it is known.
