@@ -62,7 +62,9 @@ pub(crate) fn statuses(error: &RequestError) -> (Code, StatusCode) {
         RequestError::OutcomeUnknown { .. } => {
             (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT)
         }
-        RequestError::Overloaded { .. } | RequestError::GroupOverloaded { .. } => {
+        RequestError::Overloaded { .. }
+        | RequestError::GroupOverloaded { .. }
+        | RequestError::RateLimited { .. } => {
             (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS)
         }
         RequestError::Timeout { .. } => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
@@ -154,11 +156,19 @@ mod tests {
         let too_large = RequestError::TooLarge { limit: "value_bytes_max", max: 1, got: 2 };
         let unavailable = RequestError::QuorumUnavailable { required: 3, reachable: 2 };
         let overloaded = RequestError::Overloaded { limit: "requests_in_flight_max", max: 1 };
+        let limited = RequestError::RateLimited {
+            keyspace: String::from("orders"),
+            limit: "limit_operations_per_second",
+            max: 10,
+            sent: 1,
+            retry_after: Duration::from_micros(99_001),
+        };
         let invalid = RequestError::Invalid { field: "key", problem };
         vec![
             (invalid, Code::InvalidArgument, 400, "invalid_argument"),
             (too_large, Code::OutOfRange, 413, "too_large"),
             (unavailable, Code::Unavailable, 503, "quorum_unavailable"),
+            (limited, Code::ResourceExhausted, 429, "rate_limited"),
             (overloaded, Code::ResourceExhausted, 429, "overloaded"),
             (RequestError::NotServing { reason }, Code::Unavailable, 503, "not_serving"),
         ]

@@ -12,6 +12,7 @@ use crate::node::feeder::Feeder;
 use crate::node::groups::open;
 use crate::node::health::Health;
 use crate::node::identity_keeper::IdentityKeeper;
+use crate::node::keyspace_limits::Meters;
 use crate::node::launch::StartError;
 use crate::node::replica::Replica;
 use crate::protocol::membership::MemberSet;
@@ -57,6 +58,7 @@ pub(crate) struct Local {
     pub(crate) committer: Arc<Committer>,
     pub(crate) feeder: Arc<Feeder>,
     pub(crate) replica: Arc<Replica>,
+    pub(crate) meters: Arc<Meters>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -141,6 +143,7 @@ impl Opened {
             committer,
             feeder: Arc::new(feeder),
             replica: Arc::new(replica),
+            meters: Arc::default(),
             metrics: self.metrics,
         }
     }

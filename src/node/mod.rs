@@ -13,6 +13,7 @@ mod health;
 mod hinted_handoff;
 mod identity_keeper;
 mod joining;
+mod keyspace_limits;
 pub mod launch;
 pub mod local;
 mod members;

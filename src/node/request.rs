@@ -132,6 +132,24 @@ pub enum RequestError {
         /// Its value.
         max: usize,
     },
+    /// The keyspace has used up what this node may do for it in a second; nothing was sent.
+    #[error(
+        "keyspace {keyspace:?} is limited: {limit} is {max} on each node; got {sent} more; try \
+         again in {} ms",
+        retry_after.as_millis()
+    )]
+    RateLimited {
+        /// The keyspace.
+        keyspace: String,
+        /// The limit's name.
+        limit: &'static str,
+        /// Its value.
+        max: u64,
+        /// What was sent, in the limit's unit.
+        sent: u64,
+        /// When there is something left again.
+        retry_after: Duration,
+    },
     /// A partition's leader, or the node that has it, has as much under way as it admits; nothing
     /// was begun.
     #[error(
@@ -274,6 +292,9 @@ impl RequestError {
 
     /// How long whoever asks again should wait, if that may help where nothing else changes.
     pub fn retry_after(&self) -> Option<Duration> {
+        if let RequestError::RateLimited { retry_after, .. } = self {
+            return Some(*retry_after);
+        }
         match self.code() {
             "overloaded" => Some(OVERLOAD_PASSES_AFTER),
             "disk_full" => Some(FULL_DISK_PASSES_AFTER),
@@ -288,6 +309,7 @@ impl RequestError {
             RequestError::TooLarge { .. } => "too_large",
             RequestError::QuorumUnavailable { .. } => "quorum_unavailable",
             RequestError::Overloaded { .. } | RequestError::GroupOverloaded { .. } => "overloaded",
+            RequestError::RateLimited { .. } => "rate_limited",
             RequestError::NotServing { .. } => "not_serving",
             RequestError::Timeout { .. } | RequestError::OutcomeUnknown { .. } => "timeout",
             RequestError::UnknownKeyspace { .. } => "unknown_keyspace",

@@ -54,6 +54,14 @@ impl Target {
         }
     }
 
+    /// The keyspace.
+    pub(crate) fn keyspace(&self) -> KeyspaceId {
+        match self {
+            Target::Quorum(keyspace) => *keyspace,
+            Target::Strong(keyspace) => keyspace.id,
+        }
+    }
+
     /// The strong keyspace that the request for these steps names.
     ///
     /// # Errors

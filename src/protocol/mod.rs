@@ -11,6 +11,7 @@ pub mod group;
 pub mod hints;
 pub mod membership;
 pub mod message;
+pub mod meter;
 pub mod quorum;
 pub mod raft;
 pub mod ring;

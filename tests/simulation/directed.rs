@@ -10,6 +10,7 @@ use coterie::node::request::RequestOptions;
 use coterie::protocol::quorum::level::Level;
 use coterie::protocol::system::SystemCommand;
 use coterie::protocol::system::keyspace::Mode;
+use coterie::protocol::system::limits::LimitsAsked;
 use coterie::types::{GroupId, Key};
 
 use crate::cluster::{Cluster, Session, Shape};
@@ -58,7 +59,12 @@ fn quorum_keyspaces_go_on_while_the_system_group_has_no_majority() {
             cluster.agenda.sleep(Duration::from_secs(1)).await;
         }
         let (name, mode) = ("late".to_owned(), Mode::Strong);
-        let command = SystemCommand::CreateKeyspace { name, mode, replication: None };
+        let command = SystemCommand::CreateKeyspace {
+            name,
+            mode,
+            replication: None,
+            limits: LimitsAsked::default(),
+        };
         assert!(node.decide(command).await.is_err(), "the system group decides without a majority");
         cluster.end();
     });
