@@ -111,6 +111,7 @@ macro_rules! metrics {
 
 metrics! {
     requests_in_flight: Reading, "Client requests that this node coordinates now";
+    hottest_key_requests_per_second: Reading, "Requests in a second for the key that most are for";
     quorum_timeouts: Counter, "Requests whose quorum did not answer in time";
     reads_hedged: Counter, "Reads that asked another replica because one was slow";
     read_repairs: Counter, "Stale replicas found by reads and sent the newest record";

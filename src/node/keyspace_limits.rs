@@ -41,16 +41,21 @@ impl Meters {
         self.any.store(!meters.is_empty(), Ordering::Relaxed);
     }
 
-    fn admit(&self, keyspace: KeyspaceId, cost: Cost, now: Moment) -> Result<(), UsedUp> {
+    fn admit(
+        &self,
+        keyspace: KeyspaceId,
+        cost: Cost,
+        now: impl Fn() -> Moment,
+    ) -> Result<(), UsedUp> {
         match self.meter(keyspace) {
-            Some(meter) => meter.lock().admit(cost, now),
+            Some(meter) => meter.lock().admit(cost, now()),
             None => Ok(()),
         }
     }
 
-    fn charge(&self, keyspace: KeyspaceId, cost: Cost, now: Moment) {
+    fn charge(&self, keyspace: KeyspaceId, cost: Cost, now: impl Fn() -> Moment) {
         if let Some(meter) = self.meter(keyspace) {
-            meter.lock().charge(cost, now);
+            meter.lock().charge(cost, now());
         }
     }
 
@@ -86,17 +91,20 @@ pub(crate) fn sent_bytes(action: &Action) -> usize {
 }
 
 impl Node {
-    /// Lets a request of a keyspace through, and has it pay.
+    /// Counts a request for keys of a keyspace, lets it through, and has it pay.
     ///
     /// # Errors
     /// [`RequestError::RateLimited`] when the keyspace has used up what this node may do for it.
-    pub(crate) fn admit(
+    pub(crate) fn admit<'k>(
         &self,
         keyspace: KeyspaceId,
+        keys: impl Iterator<Item = &'k Key>,
         cost: Cost,
         options: &RequestOptions,
     ) -> Result<(), RequestError> {
-        let now = self.local.env.now();
+        // The clock is read only for those who want to know: most requests go by.
+        let now = || self.local.env.now();
+        keys.for_each(|key| self.local.hot_keys.note(keyspace, key, now));
         self.local.meters.admit(keyspace, cost, now).map_err(|refused| {
             let UsedUp { limit, max, sent, retry_after } = refused;
             let keyspace = options.keyspace.as_deref().unwrap_or(DEFAULT_NAME).to_owned();
@@ -107,7 +115,7 @@ impl Node {
     /// Has a keyspace pay for the value that a read has brought.
     pub(crate) fn charge_value(&self, keyspace: KeyspaceId, value_bytes: usize) {
         let cost = Cost { operations: 0, bytes: value_bytes as u64 };
-        self.local.meters.charge(keyspace, cost, self.local.env.now());
+        self.local.meters.charge(keyspace, cost, || self.local.env.now());
     }
 }
 
@@ -153,7 +161,7 @@ mod tests {
     }
 
     fn passed(limits: &Meters, keyspace: u32) -> usize {
-        let admit = |_: &i32| limits.admit(KeyspaceId(keyspace), ONE, NOW).is_ok();
+        let admit = |_: &i32| limits.admit(KeyspaceId(keyspace), ONE, || NOW).is_ok();
         (0..100).take_while(admit).count()
     }
 

@@ -11,6 +11,7 @@ use crate::node::env::Env;
 use crate::node::feeder::Feeder;
 use crate::node::groups::open;
 use crate::node::health::Health;
+use crate::node::hot_keys::KeySampler;
 use crate::node::identity_keeper::IdentityKeeper;
 use crate::node::keyspace_limits::Meters;
 use crate::node::launch::StartError;
@@ -59,6 +60,7 @@ pub(crate) struct Local {
     pub(crate) feeder: Arc<Feeder>,
     pub(crate) replica: Arc<Replica>,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) hot_keys: KeySampler,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -131,6 +133,7 @@ impl Opened {
             health: Arc::clone(&self.health),
             metrics: Arc::clone(&self.metrics),
         };
+        let hot_keys = KeySampler::new(self.env.now());
         Local {
             env: self.env,
             identity: self.identity,
@@ -144,6 +147,7 @@ impl Opened {
             feeder: Arc::new(feeder),
             replica: Arc::new(replica),
             meters: Arc::default(),
+            hot_keys,
             metrics: self.metrics,
         }
     }

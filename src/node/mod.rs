@@ -11,6 +11,7 @@ mod feeder;
 pub mod groups;
 mod health;
 mod hinted_handoff;
+mod hot_keys;
 mod identity_keeper;
 mod joining;
 mod keyspace_limits;

@@ -1,5 +1,6 @@
 //! A running node, as the interfaces see it.
 
+use std::iter::once;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -351,11 +352,11 @@ impl Node {
         self.check_step(&key, &action)?;
         match Target::of(options, &attached.groups)? {
             Target::Quorum(keyspace) => {
-                self.admit(keyspace, cost, options)?;
+                self.admit(keyspace, once(&key), cost, options)?;
                 attached.coordinator.write(keyspace, key, value, options).await
             }
             Target::Strong(keyspace) => {
-                self.admit(keyspace.id, cost, options)?;
+                self.admit(keyspace.id, once(&key), cost, options)?;
                 let topology = attached.topology.load();
                 let strong = self.strong(attached, &topology.ring, &keyspace);
                 Ok(strong.write(key, action, options).await?.receipt)
@@ -368,7 +369,7 @@ impl Node {
         self.check_size("key_bytes_max", self.config.limits.key_bytes_max, key.0.len())?;
         let target = Target::of(options, &attached.groups)?;
         let keyspace = target.keyspace();
-        self.admit(keyspace, cost_of(&key, 0), options)?;
+        self.admit(keyspace, once(&key), cost_of(&key, 0), options)?;
         let answer = match target {
             Target::Quorum(keyspace) => attached.coordinator.read(keyspace, key, options).await?,
             Target::Strong(keyspace) => {
@@ -393,7 +394,8 @@ impl Node {
         let value_bytes_max = self.config.limits.value_bytes_max;
         let segment_bytes = self.config.storage.wal_segment_bytes;
         check_outcome(&transaction.steps, value_bytes_max, segment_bytes)?;
-        self.admit(keyspace.id, cost_of_steps(&transaction.steps), options)?;
+        let keys = transaction.steps.iter().map(|(key, _)| key);
+        self.admit(keyspace.id, keys, cost_of_steps(&transaction.steps), options)?;
         let topology = attached.topology.load();
         let strong = self.strong(attached, &topology.ring, &keyspace);
         match <[_; 1]>::try_from(transaction.steps) {

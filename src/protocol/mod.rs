@@ -9,6 +9,7 @@ pub mod consistency;
 pub mod expiry;
 pub mod group;
 pub mod hints;
+pub mod hot_keys;
 pub mod membership;
 pub mod message;
 pub mod meter;

@@ -35,6 +35,32 @@ const SHAPE: Shape = Shape {
     wal_segment_bytes: 64 << 10,
 };
 
+#[test]
+fn a_key_that_many_ask_for_is_shown_and_forgotten_when_they_cease() {
+    virtually(async {
+        let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+        start_all(&cluster).await;
+        let node = cluster.session(0).expect("it runs").node;
+        let began = cluster.agenda.now();
+        // A window of its own, of 10 s, begins with the next request after one has passed.
+        cluster.agenda.sleep(Duration::from_secs(10)).await;
+        for count in 0..2000 {
+            let name = if count % 4 == 0 { format!("cold-{count}") } else { "hot".to_owned() };
+            let _read = node.get(Key::from(name), RequestOptions::default()).await;
+        }
+        assert!(cluster.agenda.now().since(began) < Duration::from_secs(20), "within a window");
+        cluster.agenda.sleep(Duration::from_secs(10)).await;
+        let hot = node.status().hot_keys;
+        let [hottest] = hot.as_slice() else { panic!("{hot:?}") };
+        assert_eq!((hottest.keyspace.as_str(), hottest.key.as_str()), ("default", "hot"));
+        assert!((60..90).contains(&hottest.share_percent), "{hottest:?}");
+        assert!((100..200).contains(&hottest.requests_per_second), "{hottest:?}");
+        cluster.agenda.sleep(Duration::from_secs(20)).await;
+        assert_eq!(node.status().hot_keys, []);
+        cluster.end();
+    });
+}
+
 /// Leaderless keyspaces owe the system group nothing while membership stays as it is.
 #[test]
 fn quorum_keyspaces_go_on_while_the_system_group_has_no_majority() {
