@@ -228,6 +228,7 @@ impl Node {
         handoff: &Arc<HintedHandoff>,
     ) -> Arc<Coordinator> {
         let local = &self.local;
+        let requests = Arc::clone(&local.replica.admission.requests);
         Arc::new(Coordinator {
             own: self.identity().node_id(),
             incarnation,
@@ -242,8 +243,8 @@ impl Node {
             metrics: Arc::clone(&local.metrics),
             latencies: Latencies::new(),
             deadlines: Deadlines::new(),
-            writes: Pending::new(local.env.random()),
-            reads: Pending::new(local.env.random()),
+            writes: Pending::counted(local.env.random(), Arc::clone(&requests)),
+            reads: Pending::counted(local.env.random(), Arc::clone(&requests)),
         })
     }
 
@@ -255,6 +256,7 @@ impl Node {
             transport: Arc::clone(transport),
             topology: Arc::clone(topology),
             committer: Arc::clone(&local.committer),
+            admission: Arc::clone(&local.replica.admission),
             health: Arc::clone(&local.health),
             metrics: Arc::clone(&local.metrics),
             engine_lost: self.identity().is_engine_lost(),

@@ -173,7 +173,7 @@ impl Recipients {
         if known == Err(Refusal::NotServing) {
             return self.on_early(from, write.row.keyspace, Message::Write(write));
         }
-        let Write { request, row, hint_for, time_left } = write;
+        let Write { request, row, hint_for, class, time_left } = write;
         let outcome = known.and_then(|()| match hint_for {
             Some(_) if time_left.is_zero() => Err(Refusal::Expired),
             Some(target) => {
@@ -184,7 +184,7 @@ impl Recipients {
             None => {
                 let partition = topology.ring.partition_of(&row.key);
                 let reply_to = ReplyTo::Peer(from, request);
-                self.replica.write(row, partition, time_left, reply_to)
+                self.replica.write(row, partition, time_left, class, reply_to)
             }
         });
         if let Err(refusal) = outcome {

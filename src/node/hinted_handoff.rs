@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::config::HintLimits;
 use crate::net::transport::Transport;
+use crate::node::admission::Admission;
 use crate::node::clock::Clock;
 use crate::node::committer::{Completions, ReplyTo};
 use crate::node::coordinator::pending::first_number;
@@ -67,6 +68,7 @@ pub(crate) struct HintedHandoff {
     env: Arc<dyn Env>,
     clock: Arc<Clock>,
     health: Arc<Health>,
+    admission: Arc<Admission>,
     log: Arc<HintLog>,
     metrics: Arc<Metrics>,
     transport: Arc<dyn Transport>,
@@ -93,6 +95,7 @@ impl HintedHandoff {
             env: Arc::clone(&local.env),
             clock: Arc::clone(&local.clock),
             health: Arc::clone(&local.health),
+            admission: Arc::clone(&local.replica.admission),
             first_number: first_number(local.env.random()),
             log: Arc::clone(&local.hint_log),
             metrics: Arc::clone(&local.metrics),
@@ -346,8 +349,12 @@ impl HintedHandoff {
             self.metrics.hints_expired.inc();
             return;
         }
+        if !self.admission.admits(Class::Hint) {
+            return lane.delivery.on_unsent(id, now);
+        }
         let request = Owner::Hint.request(self.first_number.wrapping_add(id));
-        let write = Write { request, row: row.clone(), hint_for: None, time_left: HINT_TIME_LEFT };
+        let (row, class, time_left) = (row.clone(), Class::Hint, HINT_TIME_LEFT);
+        let write = Write { request, row, hint_for: None, class, time_left };
         if self.transport.send(target, Class::Hint, Message::Write(write)).is_err() {
             lane.delivery.on_unsent(id, now);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::config::{ClusterSettings, Config, StorageOptions};
+use crate::node::admission::Admission;
 use crate::node::clock::Clock;
 use crate::node::committer::Committer;
 use crate::node::env::Env;
@@ -96,7 +97,7 @@ impl Local {
             metrics: Arc::new(Metrics::new()),
             env,
         };
-        Ok(opened.drive(config.storage))
+        Ok(opened.drive(config.storage, config.limits.requests_in_flight_max))
     }
 }
 
@@ -115,7 +116,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn drive(self, options: StorageOptions) -> Local {
+    fn drive(self, options: StorageOptions, requests_max: usize) -> Local {
         let committer = Arc::new(Committer::new(
             Arc::clone(&self.env),
             options,
@@ -125,11 +126,19 @@ impl Opened {
             Arc::clone(&self.metrics),
         ));
         let feeder = self.feeder(options, &committer);
+        let admission = Admission {
+            env: Arc::clone(&self.env),
+            committer: Arc::clone(&committer),
+            metrics: Arc::clone(&self.metrics),
+            requests: Arc::default(),
+            requests_max,
+        };
         let replica = Replica {
             env: Arc::clone(&self.env),
             clock: Arc::clone(&self.clock),
             store: Arc::clone(&self.store),
             committer: Arc::clone(&committer),
+            admission: Arc::new(admission),
             health: Arc::clone(&self.health),
             metrics: Arc::clone(&self.metrics),
         };

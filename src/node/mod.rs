@@ -1,5 +1,6 @@
 //! The drivers: they own the tasks, ask the pure cores what to do, and do it.
 
+mod admission;
 pub mod assembly;
 mod clock;
 mod committer;

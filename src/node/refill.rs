@@ -29,6 +29,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::Replication;
 use crate::net::transport::Transport;
+use crate::node::admission::Admission;
 use crate::node::committer::{Committer, ReplyTo, Submission};
 use crate::node::coordinator::Owner;
 use crate::node::coordinator::pending::first_number;
@@ -69,6 +70,7 @@ pub(crate) struct Refill {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) topology: Arc<TopologyCell>,
     pub(crate) committer: Arc<Committer>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     /// Whether the node had rows and lost them, rather than has just joined.
@@ -195,6 +197,7 @@ impl Refill {
     async fn pull_piece(&self, (place, source): Piece) -> Result<bool, Refusal> {
         let (mut after, mut complete) = (None, true);
         loop {
+            self.admission.wait(Class::Transfer).await;
             let reply = self.page(place, source, after.clone()).await?;
             let page = reply.outcome?;
             complete &= reply.complete;

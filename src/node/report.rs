@@ -230,6 +230,7 @@ fn replication(node: &Node, attached: Option<&Attached>) -> ReplicationStatus {
 fn activities(node: &Node, attached: Option<&Attached>) -> Vec<Activity> {
     let mut activities = vec![log_activity(node), engine_activity(node)];
     if let Some(attached) = attached {
+        activities.push(node.local.replica.admission.activity());
         activities.push(attached.handoff.activity());
         activities.push(refill_activity(node, attached));
         activities.push(groups::activity(&groups::status(node, Some(attached))));

@@ -5,6 +5,7 @@
 //! with values that say what to do; the drivers in `node` do it. So each core is tested as a table
 //! and all of them run in a simulation in which a failure is a seed.
 
+pub mod admission;
 pub mod consistency;
 pub mod expiry;
 pub mod group;

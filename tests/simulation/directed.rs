@@ -16,7 +16,7 @@ use coterie::types::{GroupId, Key};
 use crate::cluster::{Cluster, Session, Shape};
 use crate::dice::Dice;
 use crate::disk::Survival;
-use crate::run::{start_all, virtually};
+use crate::run::{start_all, virtually, wait_until};
 use crate::strong::watch::groups;
 use crate::trace::Trace;
 
@@ -57,6 +57,52 @@ fn a_key_that_many_ask_for_is_shown_and_forgotten_when_they_cease() {
         assert!((100..200).contains(&hottest.requests_per_second), "{hottest:?}");
         cluster.agenda.sleep(Duration::from_secs(20)).await;
         assert_eq!(node.status().hot_keys, []);
+        cluster.end();
+    });
+}
+
+/// Hints, of which one is due, yield to clients that wait for a node which stands still.
+#[test]
+fn background_work_waits_while_clients_keep_a_node_busy() {
+    // More than half of what a node coordinates at once.
+    const BUSY: usize = 2_500;
+    virtually(async {
+        let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+        start_all(&cluster).await;
+        let key = Key::from("k");
+        let [coordinator, still, absent] = cluster.primaries(&key)[..] else { panic!("N is 3") };
+        let node = cluster.session(coordinator).expect("it runs").node;
+        cluster.crash(absent, Survival::Everything);
+        let (w, timeout) = (Some(2), Some(Duration::from_secs(30)));
+        let both = RequestOptions { quorum: w, timeout, ..RequestOptions::default() };
+        let hinted =
+            insist(&cluster, || node.put(key.clone(), Bytes::from_static(b"v"), both.clone()));
+        hinted.await.expect("two of three live");
+        let kept = || !cluster.hints().is_empty();
+        assert!(wait_until(&cluster, Duration::from_secs(60), kept).await, "no hint is kept");
+
+        cluster.set_paused(still, true);
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..BUSY {
+            let (node, key, both) = (node.clone(), key.clone(), both.clone());
+            clients.spawn(async move { node.put(key, Bytes::from_static(b"w"), both).await });
+        }
+        cluster.start(absent);
+        let admission = || {
+            let mut activities = node.status().activities.into_iter();
+            let admission = activities.find(|activity| activity.name == "admission");
+            admission.expect("a line of its own")
+        };
+        let yields = || admission().detail.contains(" hint");
+        assert!(wait_until(&cluster, Duration::from_secs(20), yields).await, "{:?}", admission());
+        assert_eq!(admission().state, "throttled");
+        assert!(kept(), "the hint went before the clients");
+
+        cluster.set_paused(still, false);
+        let drained = || cluster.hints().is_empty();
+        assert!(wait_until(&cluster, Duration::from_secs(120), drained).await, "hints are left");
+        assert_eq!(admission().state, "idle");
+        clients.shutdown().await;
         cluster.end();
     });
 }

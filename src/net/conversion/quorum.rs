@@ -6,13 +6,13 @@ use crate::net::conversion::{
 };
 use crate::proto::cluster as wire;
 use crate::protocol::message::{
-    Found, Holding, Message, Read, ReadReply, Refusal, RequestId, Scan, ScanPage, ScanReply, Want,
-    Write, WriteReply,
+    Class, Found, Holding, Message, Read, ReadReply, Refusal, RequestId, Scan, ScanPage, ScanReply,
+    Want, Write, WriteReply,
 };
 use crate::types::{Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 pub(super) fn encode_write(write: Write) -> wire::Write {
-    let Write { request, row, hint_for, time_left } = write;
+    let Write { request, row, hint_for, class, time_left } = write;
     wire::Write {
         request: request.0,
         keyspace: row.keyspace.0,
@@ -22,6 +22,7 @@ pub(super) fn encode_write(write: Write) -> wire::Write {
         hint_for: hint_for.map(|node| node.0),
         time_left_us: encode_duration(time_left),
         expires_at_ms: encode_expiry(row.record.expires_at),
+        class: encode_class(class),
     }
 }
 
@@ -33,8 +34,29 @@ pub(super) fn decode_write(write: wire::Write) -> Result<Message, ConversionErro
         request: RequestId(write.request),
         row,
         hint_for: write.hint_for.map(NodeId),
+        class: decode_class(write.class)?,
         time_left: decode_duration(write.time_left_us),
     }))
+}
+
+fn encode_class(class: Class) -> i32 {
+    i32::from(match class {
+        Class::Client => wire::Class::Client,
+        Class::Repair => wire::Class::Repair,
+        Class::Hint => wire::Class::Hint,
+        Class::Transfer => wire::Class::Transfer,
+        Class::AntiEntropy => wire::Class::AntiEntropy,
+    })
+}
+
+fn decode_class(value: i32) -> Result<Class, ConversionError> {
+    Ok(match wire::Class::try_from(value).map_err(|_| unknown("Write.class", value))? {
+        wire::Class::Client => Class::Client,
+        wire::Class::Repair => Class::Repair,
+        wire::Class::Hint => Class::Hint,
+        wire::Class::Transfer => Class::Transfer,
+        wire::Class::AntiEntropy => Class::AntiEntropy,
+    })
 }
 
 pub(super) fn encode_write_reply(reply: &WriteReply, frame: &mut wire::Frame) {

@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::protocol::message::{
-    Found, Holding, Read, ReadReply, Refusal, Scan, ScanPage, ScanReply, Want, Write,
+    Class, Found, Holding, Read, ReadReply, Refusal, Scan, ScanPage, ScanReply, Want, Write,
 };
 use crate::protocol::raft::message::Body;
 use crate::types::{Expiry, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
@@ -36,12 +36,15 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 
 fn write() -> impl Strategy<Value = Message> {
     let ids = any::<(u64, u32, Option<u64>, u32)>();
-    (ids, bytes(), record()).prop_map(|((request, keyspace, hint_for, left), key, record)| {
+    let class = prop::sample::select(Class::ALL.to_vec());
+    (ids, bytes(), record(), class).prop_map(|(ids, key, record, class)| {
+        let (request, keyspace, hint_for, left) = ids;
         let row = Row { keyspace: KeyspaceId(keyspace), key: Key(key), record };
         Message::Write(Write {
             request: RequestId(request),
             row,
             hint_for: hint_for.map(NodeId),
+            class,
             time_left: Duration::from_micros(u64::from(left)),
         })
     })
@@ -205,6 +208,11 @@ fn a_malformed_frame_names_the_field_at_fault() {
     let unversioned = wire::ReadReply { holding: 2, ..Default::default() };
     let replied = wire::Frame { read_replies: vec![unversioned], ..Default::default() };
     assert_eq!(error_of(replied), "ReadReply.version is missing");
+
+    let hurried = wire::Write { version: Some(wire::Version::default()), ..Default::default() };
+    let hurried = wire::Write { class: 9, ..hurried };
+    let write = wire::Frame { writes: vec![hurried], ..Default::default() };
+    assert_eq!(error_of(write), "Write.class has the unknown value 9");
 
     let scan = wire::Scan { partition: 70_000, ..Default::default() };
     let scanned = wire::Frame { scans: vec![scan], ..Default::default() };

@@ -26,7 +26,13 @@ fn write(value_bytes: usize) -> Message {
     let record = Record::new(version, Some(Bytes::from(vec![0; value_bytes])));
     let row = Row { keyspace: KeyspaceId::DEFAULT, key: Key::from("k"), record };
     let time_left = std::time::Duration::from_secs(1);
-    Message::Write(Write { request: RequestId(0), row, hint_for: None, time_left })
+    Message::Write(Write {
+        request: RequestId(0),
+        row,
+        hint_for: None,
+        class: Class::Client,
+        time_left,
+    })
 }
 
 /// One frame's messages; `None` when the stream would sleep or has ended.

@@ -218,12 +218,14 @@ impl Coordinator {
         let request = Owner::Read.request(number);
         let row = Row { keyspace: subject.keyspace, key: subject.key.clone(), record };
         let time_left = subject.deadline.since(self.env.now());
+        let class = if awaited { Class::Client } else { Class::Repair };
         let refused = if to == self.own {
             let reply_to = ReplyTo::Own(request);
-            self.replica.write(row, subject.partition, time_left, reply_to).err()
+            self.replica.write(row, subject.partition, time_left, class, reply_to).err()
+        } else if !self.replica.admission.admits(class) {
+            Some(Refusal::Overloaded)
         } else {
-            let class = if awaited { Class::Client } else { Class::Repair };
-            let write = Write { request, row, hint_for: None, time_left };
+            let write = Write { request, row, hint_for: None, class, time_left };
             // What could not be sent is as good as refused: nothing was changed.
             self.transport.send(to, class, Message::Write(write)).err().map(|_| Refusal::NotServing)
         };

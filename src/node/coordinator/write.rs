@@ -152,7 +152,9 @@ impl Coordinator {
         let reply_to = ReplyTo::Own(Owner::Write.request(number));
         match write.hint_for {
             Some(target) => self.handoff.keep_durably(target, write.row, reply_to),
-            None => self.replica.write(write.row, partition, write.time_left, reply_to),
+            None => {
+                self.replica.write(write.row, partition, write.time_left, write.class, reply_to)
+            }
         }
     }
 
@@ -206,7 +208,8 @@ impl WriteOperation {
     }
 
     fn message(&self, request: RequestId, hint_for: Option<NodeId>, now: Moment) -> Write {
-        Write { request, row: self.row.clone(), hint_for, time_left: self.deadline.since(now) }
+        let (row, time_left) = (self.row.clone(), self.deadline.since(now));
+        Write { request, row, hint_for, class: Class::Client, time_left }
     }
 
     fn answer(&mut self, mut answer: Answer) {

@@ -11,7 +11,13 @@ fn write(request: u64, value_bytes: usize) -> Message {
     let record = Record::new(version, Some(Bytes::from(vec![7; value_bytes])));
     let row = Row { keyspace: KeyspaceId::DEFAULT, key: Key::from("key"), record };
     let time_left = Duration::from_secs(1);
-    Message::Write(Write { request: RequestId(request), row, hint_for: None, time_left })
+    Message::Write(Write {
+        request: RequestId(request),
+        row,
+        hint_for: None,
+        class: Class::Client,
+        time_left,
+    })
 }
 
 #[tokio::test]
