@@ -113,7 +113,7 @@ fn quorum(c: &mut Criterion) {
 
 fn record(number: u64) -> Record {
     let version = Version { timestamp: Timestamp(number + 1), incarnation: Incarnation(1) };
-    Record { version, value: Some(Bytes::from(vec![0xff; VALUE_BYTES])) }
+    Record::new(version, Some(Bytes::from(vec![0xff; VALUE_BYTES])))
 }
 
 fn row(number: u64) -> Row {

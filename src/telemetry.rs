@@ -43,6 +43,13 @@ pub struct PeerLabels {
     pub peer: String,
 }
 
+/// A label that names a class of messages.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ClassLabels {
+    /// The class's name, such as `hint`.
+    pub class: &'static str,
+}
+
 /// One kind of client request: what succeeded, and how long it took.
 pub struct Operation {
     name: &'static str,
@@ -111,6 +118,9 @@ macro_rules! metrics {
 
 metrics! {
     requests_in_flight: Reading, "Client requests that this node coordinates now";
+    hottest_key_requests_per_second: Reading, "Requests in a second for the key that most are for";
+    background_held_back: Family<ClassLabels, Counter>,
+        "Background work that did not begin because the node had much to do for clients";
     quorum_timeouts: Counter, "Requests whose quorum did not answer in time";
     reads_hedged: Counter, "Reads that asked another replica because one was slow";
     transfer_rows: Counter, "Rows taken over of partitions that moved to this node";

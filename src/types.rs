@@ -309,6 +309,10 @@ impl fmt::Display for Revision {
     }
 }
 
+/// The end of a value's life, in milliseconds since 1970: from then on its record reads as absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Expiry(pub u64);
+
 /// What a replica holds for a key: a value, or a tombstone, under one version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Record {
@@ -316,9 +320,28 @@ pub struct Record {
     pub version: Version,
     /// `None` is a tombstone: a versioned delete.
     pub value: Option<Bytes>,
+    /// When the value ends; `None` for one that stays. As much a part of the record as the value:
+    /// wherever the record goes, its end goes with it.
+    pub expires_at: Option<Expiry>,
 }
 
 impl Record {
+    /// A record that does not expire; a tombstone when `value` is `None`.
+    pub fn new(version: Version, value: Option<Bytes>) -> Record {
+        Record { version, value, expires_at: None }
+    }
+
+    /// The same record with another end, or none.
+    #[must_use]
+    pub fn expiring(self, expires_at: Option<Expiry>) -> Record {
+        Record { expires_at, ..self }
+    }
+
+    /// Whether its life is over when the wall clock shows `wall_ms`.
+    pub fn is_expired(&self, wall_ms: u64) -> bool {
+        self.expires_at.is_some_and(|end| wall_ms >= end.0)
+    }
+
     /// Bytes of the value; 0 for a tombstone.
     pub fn value_len(&self) -> usize {
         self.value.as_ref().map_or(0, Bytes::len)
@@ -401,6 +424,18 @@ mod tests {
         let after = |stamp| Revision(10).next(Timestamp(stamp)).0;
         assert_eq!((after(0), after(10), after(11), after(500)), (11, 11, 11, 500));
         assert_eq!(after(1 << 63), 11, "a stamp of the far future is not heeded");
+    }
+
+    #[test]
+    fn a_record_is_expired_from_its_end_on() {
+        let version = Version { timestamp: Timestamp(1), incarnation: Incarnation(1) };
+        let stays = Record::new(version, Some(Bytes::from_static(b"v")));
+        assert!(!stays.is_expired(u64::MAX));
+        let ends = stays.expiring(Some(Expiry(1_000)));
+        assert_eq!(
+            [999, 1_000, 1_001].map(|wall_ms| ends.is_expired(wall_ms)),
+            [false, true, true]
+        );
     }
 
     #[test]

@@ -64,6 +64,7 @@ fn late(when: &str, outcome: Outcome) -> v1::Error {
         code: "timeout".to_owned(),
         message: format!("the batch's time ran out {when} this item"),
         outcome: outcome.name().to_owned(),
+        retry_after_ms: None,
     }
 }
 

@@ -106,6 +106,11 @@ pub(crate) fn write_options(
     Ok(RequestOptions { level, quorum, timeout, sloppy, context, ..RequestOptions::default() })
 }
 
+/// The options of a put whose value lives for so long; the node judges how long it may.
+pub(crate) fn with_ttl(options: RequestOptions, ttl_ms: Option<u64>) -> RequestOptions {
+    RequestOptions { ttl: ttl_ms.map(Duration::from_millis), ..options }
+}
+
 /// A context as clients give it back: the version of an earlier receipt.
 ///
 /// # Errors
@@ -200,6 +205,7 @@ pub(crate) fn receipt(receipt: &Receipt) -> v1::Receipt {
         under_replicated: receipt.under_replicated,
         consistency: receipt.consistency.unwrap_or_default().to_owned(),
         leader: receipt.leader.map(|leader| leader.to_string()).unwrap_or_default(),
+        expires_at_ms: receipt.expires_at.map(|end| end.0),
     }
 }
 

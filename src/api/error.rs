@@ -5,7 +5,9 @@
 //!   `DEADLINE_EXCEEDED`; a quorum that failed with an unknown effect is `UNKNOWN`, which no
 //!   client library retries by itself.
 //! * A quorum that failed with no effect is `ABORTED` and 500, or with full disks
-//!   `RESOURCE_EXHAUSTED` and 507.
+//!   `RESOURCE_EXHAUSTED` and 507, or with replicas that have too much to do 429.
+//! * Whatever is `RESOURCE_EXHAUSTED` tells how long to wait before asking again: in the trailers
+//!   [`RETRY_AFTER_TRAILER`] and [`PUSHBACK_TRAILER`], and in the header `Retry-After`.
 //! * A value or key above its limit is 413 and `OUT_OF_RANGE`, like a message above its own.
 //! * `FAILED_PRECONDITION` means that the request is sound and what it met stands against it: a key
 //!   that is not as expected (412), a session that has moved on or a fact decided before (409), a
@@ -16,6 +18,8 @@
 //! The exact word of [`RequestError::code`] and the outcome travel in the trailers [`CODE_TRAILER`]
 //! and [`OUTCOME_TRAILER`], and in the bodies of HTTP errors. What a key held when a condition on
 //! it failed stands in the details of the gRPC status and in the body of the HTTP error.
+
+use std::time::Duration;
 
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -31,6 +35,10 @@ use crate::proto::v1;
 pub(crate) const OUTCOME_TRAILER: &str = "coterie-outcome";
 /// The trailer that carries the error's stable word.
 pub(crate) const CODE_TRAILER: &str = "coterie-code";
+/// The trailer that tells, in milliseconds, how long to wait before asking again.
+pub(crate) const RETRY_AFTER_TRAILER: &str = "retry-after-ms";
+/// The same for gRPC libraries that repeat calls by themselves (gRPC proposal A6).
+pub(crate) const PUSHBACK_TRAILER: &str = "grpc-retry-pushback-ms";
 /// The stable word of a key without a value.
 pub(crate) const NOT_FOUND: &str = "not_found";
 
@@ -54,7 +62,9 @@ pub(crate) fn statuses(error: &RequestError) -> (Code, StatusCode) {
         RequestError::OutcomeUnknown { .. } => {
             (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT)
         }
-        RequestError::Overloaded { .. } | RequestError::GroupOverloaded { .. } => {
+        RequestError::Overloaded { .. }
+        | RequestError::GroupOverloaded { .. }
+        | RequestError::RateLimited { .. } => {
             (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS)
         }
         RequestError::Timeout { .. } => (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
@@ -63,6 +73,9 @@ pub(crate) fn statuses(error: &RequestError) -> (Code, StatusCode) {
         }
         RequestError::QuorumFailed { .. } if error.code() == "disk_full" => {
             (Code::ResourceExhausted, StatusCode::INSUFFICIENT_STORAGE)
+        }
+        RequestError::QuorumFailed { .. } if error.code() == "overloaded" => {
+            (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS)
         }
         RequestError::QuorumFailed { .. } => (Code::Aborted, StatusCode::INTERNAL_SERVER_ERROR),
     }
@@ -74,8 +87,18 @@ impl From<RequestError> for Status {
         let mut trailers = MetadataMap::new();
         trailers.insert(CODE_TRAILER, AsciiMetadataValue::from_static(error.code()));
         trailers.insert(OUTCOME_TRAILER, AsciiMetadataValue::from_static(error.outcome().name()));
+        if let Some(wait) = error.retry_after() {
+            let ms = AsciiMetadataValue::from(milliseconds(wait));
+            trailers.insert(RETRY_AFTER_TRAILER, ms.clone());
+            trailers.insert(PUSHBACK_TRAILER, ms);
+        }
         Status::with_details_and_metadata(code, error.to_string(), details(&error), trailers)
     }
+}
+
+/// A wait as the interfaces tell it: never none.
+pub(crate) fn milliseconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }
 
 /// What programs want to know beyond an error's word: a `ConditionFailed`, encoded.
@@ -106,6 +129,7 @@ pub(crate) fn batch_error(error: &RequestError) -> v1::Error {
         code: error.code().to_owned(),
         message: error.to_string(),
         outcome: error.outcome().name().to_owned(),
+        retry_after_ms: error.retry_after().map(milliseconds),
     }
 }
 
@@ -132,11 +156,19 @@ mod tests {
         let too_large = RequestError::TooLarge { limit: "value_bytes_max", max: 1, got: 2 };
         let unavailable = RequestError::QuorumUnavailable { required: 3, reachable: 2 };
         let overloaded = RequestError::Overloaded { limit: "requests_in_flight_max", max: 1 };
+        let limited = RequestError::RateLimited {
+            keyspace: String::from("orders"),
+            limit: "limit_operations_per_second",
+            max: 10,
+            sent: 1,
+            retry_after: Duration::from_micros(99_001),
+        };
         let invalid = RequestError::Invalid { field: "key", problem };
         vec![
             (invalid, Code::InvalidArgument, 400, "invalid_argument"),
             (too_large, Code::OutOfRange, 413, "too_large"),
             (unavailable, Code::Unavailable, 503, "quorum_unavailable"),
+            (limited, Code::ResourceExhausted, 429, "rate_limited"),
             (overloaded, Code::ResourceExhausted, 429, "overloaded"),
             (RequestError::NotServing { reason }, Code::Unavailable, 503, "not_serving"),
         ]
@@ -189,7 +221,11 @@ mod tests {
         use Outcome::{Failed, Unknown};
         let full = [Refusal::DiskFull, Refusal::DiskFull];
         let mixed = [Refusal::DiskFull, Refusal::Overloaded];
+        let busy = [Refusal::Overloaded, Refusal::Overloaded];
         vec![
+            (quorum_failed(&busy, Failed), Code::ResourceExhausted, 429, "overloaded"),
+            (quorum_failed(&busy, Unknown), Code::Unknown, 504, "overloaded"),
+            (quorum_failed(&[], Failed), Code::Aborted, 500, "quorum_failed"),
             (timeout(Unknown), Code::DeadlineExceeded, 504, "timeout"),
             (timeout(Failed), Code::DeadlineExceeded, 504, "timeout"),
             (quorum_failed(&full, Failed), Code::ResourceExhausted, 507, "disk_full"),
@@ -210,6 +246,29 @@ mod tests {
             let trailer = |name| status.metadata().get(name).and_then(|v| v.to_str().ok());
             assert_eq!(trailer(CODE_TRAILER), Some(word), "{message}");
             assert_eq!(trailer(OUTCOME_TRAILER), Some(outcome), "{message}");
+        }
+    }
+
+    #[test]
+    fn whoever_has_too_much_to_do_tells_when_to_come_again() {
+        for (error, code, ..) in all() {
+            let told = batch_error(&error).retry_after_ms;
+            let status = Status::from(error);
+            let trailer = |name| {
+                let value = status.metadata().get(name)?;
+                value.to_str().ok()?.parse::<u64>().ok()
+            };
+            assert_eq!(trailer(RETRY_AFTER_TRAILER), told, "{status:?}");
+            assert_eq!(trailer(PUSHBACK_TRAILER), told, "{status:?}");
+            assert!(told.is_some() || code != Code::ResourceExhausted, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_rounded_up_and_never_none() {
+        let cases = [(0, 1), (1, 1), (1_000, 1), (1_001, 2), (50_000, 50)];
+        for (us, ms) in cases {
+            assert_eq!(milliseconds(Duration::from_micros(us)), ms, "{us}");
         }
     }
 

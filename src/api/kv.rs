@@ -83,7 +83,8 @@ impl KvService {
         let key = item.key.clone();
         let outcome = async {
             let (key, value) = (convert::key(item.key)?, convert::value(item.data)?);
-            self.node.put(key, value, options.clone()).await
+            let options = convert::with_ttl(options.clone(), item.ttl_ms);
+            self.node.put(key, value, options).await
         };
         batch::put_result(key, outcome.await.map_err(|error| error::batch_error(&error)))
     }
@@ -110,6 +111,7 @@ impl Kv for KvService {
             convert::write_options(asked.level, asked.w, asked.sloppy, &asked.context, timeout)?;
         let options =
             convert_strong::write(options, asked.keyspace, asked.session, asked.condition)?;
+        let options = convert::with_ttl(options, asked.ttl_ms);
         let value = convert::value(asked.data)?;
         let key = convert::key(asked.key.clone())?;
         let written = self.node.put(key.clone(), value, options).await;

@@ -25,6 +25,10 @@ pub(crate) struct PutArgs {
     keyspace: KeyspaceArg,
     #[command(flatten)]
     write: WriteArgs,
+    /// Of a quorum keyspace: how long the value lives, such as 30s or 2h, up to 3650d; without it
+    /// the value stays.
+    #[arg(long, value_name = "DURATION", value_parser = positive_duration)]
+    ttl: Option<Duration>,
 }
 
 /// Where a key lies.
@@ -108,7 +112,7 @@ pub(crate) async fn put(cluster: &Cluster, args: PutArgs, out: Output) -> Result
     let value = value_or_stdin(args.value.as_deref())?;
     let WriteArgs { level, w, sloppy, context } = args.write;
     let put = cluster.client()?.keyspace(args.keyspace.name).put(&args.key, value);
-    let receipt = put.level(level).w(w).sloppy(sloppy).context(context).await;
+    let receipt = put.level(level).w(w).sloppy(sloppy).context(context).ttl(args.ttl).await;
     print_receipt(out, "written", &args.key, &receipt.map_err(written)?)
 }
 
@@ -228,6 +232,9 @@ fn answer_json(key: &str, value: Option<(&str, String)>, receipt: &Receipt) -> V
             body.insert(name.into(), text.as_str().into());
         }
     }
+    if let Some(expires_at_ms) = receipt.expires_at_ms {
+        body.insert("expires_at_ms".into(), expires_at_ms.into());
+    }
     Value::Object(body)
 }
 
@@ -251,6 +258,9 @@ fn receipt_text(done: &str, receipt: &Receipt) -> String {
     add("hinted for", &receipt.hinted);
     add("sloppy: fallbacks", &receipt.fallbacks);
     add("repaired", &receipt.repaired);
+    if let Some(expires_at_ms) = receipt.expires_at_ms {
+        text.push_str(&format!(", expires at {expires_at_ms} ms of Unix time"));
+    }
     if receipt.under_replicated {
         text.push_str(", fewer members than replicas wanted");
     }
@@ -288,6 +298,15 @@ mod tests {
     fn a_receipt_tells_in_one_line_what_held() {
         let text = receipt_text("written", &receipt());
         assert_eq!(text, "written: version 01-02, 2 of 3 replicas (2 required), hinted for c");
+    }
+
+    #[test]
+    fn a_receipt_tells_when_the_value_ends() {
+        let ending = Receipt { expires_at_ms: Some(1_767_225_630_000), ..receipt() };
+        let text = receipt_text("written", &ending);
+        assert!(text.ends_with("for c, expires at 1767225630000 ms of Unix time"), "{text}");
+        assert_eq!(answer_json("k", None, &ending)["expires_at_ms"], 1_767_225_630_000_u64);
+        assert_eq!(answer_json("k", None, &receipt()).get("expires_at_ms"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::cli::connection::Cluster;
 use crate::cli::failure::{Effect, Exit, Failure};
 use crate::cli::groups;
 use crate::cli::output::{self, Output, table};
+use crate::config::units::{parse_size, show_size};
 use crate::proto::v1;
 use crate::proto::v1::admin_client::AdminClient;
 
@@ -23,6 +24,8 @@ pub(crate) enum KeyspaceCommand {
         mode: Mode,
         #[command(flatten)]
         replication: ReplicationArgs,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
     /// Show all keyspaces.
     List,
@@ -31,12 +34,14 @@ pub(crate) enum KeyspaceCommand {
         /// Its name.
         name: String,
     },
-    /// Change N, R or W of a quorum keyspace; those of a strong one are fixed.
+    /// Change N, R or W of a quorum keyspace (those of a strong one are fixed), or limits of any.
     Alter {
         /// Its name.
         name: String,
         #[command(flatten)]
         replication: ReplicationArgs,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
     /// Drop a keyspace with all its keys.
     Drop {
@@ -74,6 +79,16 @@ pub(crate) struct ReplicationArgs {
     w: Option<u32>,
 }
 
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct LimitArgs {
+    /// Reads and writes that clients may do in a second through each node; 0 for no limit.
+    #[arg(long = "limit-operations", value_name = "COUNT")]
+    operations: Option<u64>,
+    /// Bytes of keys and values likewise, such as 10MiB.
+    #[arg(long = "limit-bytes", value_name = "SIZE", value_parser = parse_size)]
+    bytes: Option<u64>,
+}
+
 /// Runs a command.
 ///
 /// # Errors
@@ -84,13 +99,13 @@ pub(crate) async fn run(
     out: Output,
 ) -> Result<(), Failure> {
     match command {
-        KeyspaceCommand::Create { name, mode, replication } => {
-            create(cluster, name, mode, replication, out).await
+        KeyspaceCommand::Create { name, mode, replication, limits } => {
+            create(cluster, name, mode, (replication, limits), out).await
         }
         KeyspaceCommand::List => print_all(&list(cluster).await?, out),
         KeyspaceCommand::Describe { name } => describe(cluster, &name, out).await,
-        KeyspaceCommand::Alter { name, replication } => {
-            alter(cluster, name, replication, out).await
+        KeyspaceCommand::Alter { name, replication, limits } => {
+            alter(cluster, name, (replication, limits), out).await
         }
         KeyspaceCommand::Drop { name, yes } => drop(cluster, name, yes, out).await,
     }
@@ -100,7 +115,7 @@ async fn create(
     cluster: &Cluster,
     name: String,
     mode: Mode,
-    replication: ReplicationArgs,
+    (replication, limits): (ReplicationArgs, LimitArgs),
     out: Output,
 ) -> Result<(), Failure> {
     let mode_name = match mode {
@@ -113,6 +128,8 @@ async fn create(
         replication_factor: replication.n.unwrap_or(0),
         read_quorum: replication.r.unwrap_or(0),
         write_quorum: replication.w.unwrap_or(0),
+        limit_operations_per_second: limits.operations,
+        limit_bytes_per_second: limits.bytes,
     };
     let call = async |channel| {
         AdminClient::new(channel).create_keyspace(cluster.request(message.clone())).await
@@ -130,7 +147,7 @@ async fn create(
 async fn alter(
     cluster: &Cluster,
     name: String,
-    replication: ReplicationArgs,
+    (replication, limits): (ReplicationArgs, LimitArgs),
     out: Output,
 ) -> Result<(), Failure> {
     let message = v1::AlterKeyspaceRequest {
@@ -138,6 +155,8 @@ async fn alter(
         replication_factor: replication.n.unwrap_or(0),
         read_quorum: replication.r.unwrap_or(0),
         write_quorum: replication.w.unwrap_or(0),
+        limit_operations_per_second: limits.operations,
+        limit_bytes_per_second: limits.bytes,
     };
     let call = async |channel| {
         AdminClient::new(channel).alter_keyspace(cluster.request(message.clone())).await
@@ -223,16 +242,33 @@ fn keyspaces_table(keyspaces: &[v1::Keyspace]) -> String {
             keyspace.replication_factor.to_string(),
             keyspace.read_quorum.to_string(),
             keyspace.write_quorum.to_string(),
-            if keyspace.weak { String::from("weak") } else { String::new() },
+            notes(keyspace),
         ]
     };
     let header = ["NAME", "ID", "MODE", "N", "R", "W", "NOTES"];
     table(&header, &["ID", "N", "R", "W"], keyspaces.iter().map(row).collect())
 }
 
+/// What is not as usual.
+fn notes(keyspace: &v1::Keyspace) -> String {
+    let weak = keyspace.weak.then(|| String::from("weak"));
+    weak.into_iter().chain(limits_text(keyspace)).collect::<Vec<_>>().join(", ")
+}
+
+fn limits_text(keyspace: &v1::Keyspace) -> Option<String> {
+    let operations = keyspace.limit_operations_per_second.map(|limit| format!("{limit} ops/s"));
+    let bytes = keyspace.limit_bytes_per_second.map(|limit| format!("{}/s", show_size(limit)));
+    let limits: Vec<String> = operations.into_iter().chain(bytes).collect();
+    (!limits.is_empty()).then(|| format!("at most {} on each node", limits.join(" and ")))
+}
+
 fn in_short(keyspace: &v1::Keyspace) -> String {
     let v1::Keyspace { name, mode, replication_factor, read_quorum, write_quorum, .. } = keyspace;
-    format!("{name}: {mode}, N={replication_factor} R={read_quorum} W={write_quorum}")
+    let text = format!("{name}: {mode}, N={replication_factor} R={read_quorum} W={write_quorum}");
+    match limits_text(keyspace) {
+        Some(limits) => format!("{text}, {limits}"),
+        None => text,
+    }
 }
 
 fn description(keyspace: &v1::Keyspace) -> String {
@@ -255,6 +291,8 @@ fn keyspace_json(keyspace: &v1::Keyspace) -> Value {
         "read_quorum": keyspace.read_quorum,
         "write_quorum": keyspace.write_quorum,
         "weak": keyspace.weak,
+        "limit_operations_per_second": keyspace.limit_operations_per_second,
+        "limit_bytes_per_second": keyspace.limit_bytes_per_second,
     })
 }
 
@@ -265,7 +303,8 @@ mod tests {
     fn keyspace(name: &str, mode: &str, weak: bool) -> v1::Keyspace {
         let (name, mode) = (name.to_owned(), mode.to_owned());
         let (replication_factor, read_quorum, write_quorum) = (3, 1, 2);
-        v1::Keyspace { name, id: 4, mode, replication_factor, read_quorum, write_quorum, weak }
+        let keyspace = v1::Keyspace { name, id: 4, mode, weak, ..Default::default() };
+        v1::Keyspace { replication_factor, read_quorum, write_quorum, ..keyspace }
     }
 
     #[test]
@@ -279,6 +318,20 @@ mod tests {
             "b      4  quorum  3  1  2  weak",
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn limits_are_told_wherever_a_keyspace_is() {
+        let limited = v1::Keyspace {
+            limit_operations_per_second: Some(100),
+            limit_bytes_per_second: Some(1 << 20),
+            ..keyspace("k", "quorum", true)
+        };
+        let text = in_short(&limited);
+        assert_eq!(text, "k: quorum, N=3 R=1 W=2, at most 100 ops/s and 1MiB/s on each node");
+        let table = keyspaces_table(std::slice::from_ref(&limited));
+        assert!(table.contains("weak, at most 100 ops/s and 1MiB/s on each node"), "{table}");
+        assert_eq!(keyspace_json(&limited)["limit_operations_per_second"], 100);
     }
 
     #[test]
@@ -301,6 +354,8 @@ mod tests {
             "read_quorum": 1,
             "write_quorum": 2,
             "weak": true,
+            "limit_operations_per_second": null,
+            "limit_bytes_per_second": null,
         });
         assert_eq!(keyspace_json(&keyspace("k", "quorum", true)), expected);
     }

@@ -14,6 +14,10 @@ pub(crate) fn status(status: &v1::StatusResponse) -> String {
     let mut page = heading(status);
     page.push_str("\nMembers\n");
     page.push_str(&indented(&members(&status.members)));
+    if !status.hot_keys.is_empty() {
+        page.push_str("\nHot keys\n");
+        page.push_str(&indented(&hot_keys(&status.hot_keys)));
+    }
     if !status.activities.is_empty() {
         page.push_str("\nIn the background\n");
         page.push_str(&indented(&activities(&status.activities)));
@@ -129,6 +133,20 @@ fn members(members: &[v1::Member]) -> String {
     };
     let numeric = ["PARTITIONS", "REQ/S", "HINTS"];
     table(&header, &numeric, by_name(members).into_iter().map(row).collect())
+}
+
+fn hot_keys(keys: &[v1::HotKey]) -> String {
+    let row = |hot: &v1::HotKey| {
+        vec![
+            hot.keyspace.clone(),
+            // Quoted: a key may hold anything.
+            format!("{:?}", hot.key),
+            hot.requests_per_second.to_string(),
+            format!("{} %", hot.share_percent),
+        ]
+    };
+    let header = ["KEYSPACE", "KEY", "REQ/S", "SHARE"];
+    table(&header, &["REQ/S", "SHARE"], keys.iter().map(row).collect())
 }
 
 /// The page of `coterie cluster members`.
@@ -312,6 +330,12 @@ mod tests {
                 state: "idle".into(),
                 detail: "nothing kept".into(),
             }],
+            hot_keys: vec![v1::HotKey {
+                keyspace: "orders".into(),
+                key: "k\n".into(),
+                requests_per_second: 700,
+                share_percent: 61,
+            }],
             warnings: vec!["the disk is full".into()],
             ..v1::StatusResponse::default()
         });
@@ -321,6 +345,7 @@ mod tests {
             "N=1 R=1 W=1 in effect, N=3 R=2 W=2 configured",
             "Raft      system group led by a; 3 groups here, 2 led here, 1 without a leader",
             "this node",
+            "orders    \"k\\n\"    700   61 %",
             "hinted handoff  idle  nothing kept",
             "  the disk is full",
         ];

@@ -33,6 +33,10 @@ pub struct KeyspaceInfo {
     pub write_quorum: u32,
     /// Whether a read may miss the newest acknowledged write, because R + W does not exceed N.
     pub weak: bool,
+    /// Operations that clients may do with it in a second through each node, if that is limited.
+    pub limit_operations_per_second: Option<u64>,
+    /// Bytes of keys and values likewise.
+    pub limit_bytes_per_second: Option<u64>,
 }
 
 /// A node, as another tells of it.
@@ -62,7 +66,7 @@ impl Admin {
         CreateKeyspace { core: self.core.clone(), request, timeout: None }
     }
 
-    /// Changes N, R or W of a quorum keyspace.
+    /// Changes N, R or W of a quorum keyspace, or the limits of any.
     pub fn alter_keyspace(&self, name: impl Into<String>) -> AlterKeyspace {
         let request = v1::AlterKeyspaceRequest { name: name.into(), ..Default::default() };
         AlterKeyspace { core: self.core.clone(), request, timeout: None }
@@ -120,6 +124,19 @@ macro_rules! replication_options {
         /// W: how many replicas a write of a quorum keyspace waits for.
         pub fn write_quorum(mut self, w: u32) -> Self {
             self.request.write_quorum = w;
+            self
+        }
+
+        /// Reads and writes that clients may do with it in a second through each node; 0 for no
+        /// limit.
+        pub fn limit_operations_per_second(mut self, operations: u64) -> Self {
+            self.request.limit_operations_per_second = Some(operations);
+            self
+        }
+
+        /// Bytes of keys and values likewise.
+        pub fn limit_bytes_per_second(mut self, bytes: u64) -> Self {
+            self.request.limit_bytes_per_second = Some(bytes);
             self
         }
 
@@ -185,6 +202,8 @@ impl From<v1::Keyspace> for KeyspaceInfo {
             read_quorum: keyspace.read_quorum,
             write_quorum: keyspace.write_quorum,
             weak: keyspace.weak,
+            limit_operations_per_second: keyspace.limit_operations_per_second,
+            limit_bytes_per_second: keyspace.limit_bytes_per_second,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a failed attempt tells: the node's words, or how the way to it was lost.
 
 use std::error::Error;
+use std::time::Duration;
 
 use prost::Message;
 use tonic::{Code, ConnectError, Status};
@@ -12,6 +13,8 @@ use crate::proto::v1;
 pub(crate) const OUTCOME_TRAILER: &str = "coterie-outcome";
 /// The trailer in which a node tells its error's stable word.
 pub(crate) const CODE_TRAILER: &str = "coterie-code";
+/// The trailer in which a node tells how long to wait before asking again.
+pub(crate) const RETRY_AFTER_TRAILER: &str = "retry-after-ms";
 /// The metadata of answers and errors that names the leader.
 pub(crate) const LEADER_TRAILER: &str = "coterie-leader";
 
@@ -21,6 +24,9 @@ pub(crate) const CONDITION_FAILED: &str = "condition_failed";
 pub(crate) const NOT_FOUND: &str = "not_found";
 /// The word of a keyspace that the node has not heard of.
 pub(crate) const UNKNOWN_KEYSPACE: &str = "unknown_keyspace";
+
+/// The word of what has too much to do.
+pub(crate) const OVERLOADED: &str = "overloaded";
 
 /// Who says that an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +53,8 @@ pub(crate) struct Heard {
     pub(crate) message: String,
     /// The step whose condition failed, and what its key holds.
     pub(crate) condition: Option<(u32, Option<Current>)>,
+    /// How long the node asks to be left alone.
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl Heard {
@@ -63,6 +71,7 @@ impl Heard {
             leader: trailer(status, LEADER_TRAILER).filter(|leader| !leader.is_empty()),
             message: root_cause(status),
             condition,
+            retry_after: retry_after(status),
         }
     }
 
@@ -112,6 +121,11 @@ fn trailer(status: &Status, name: &str) -> Option<String> {
     status.metadata().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
+fn retry_after(status: &Status) -> Option<Duration> {
+    let ms = trailer(status, RETRY_AFTER_TRAILER)?;
+    ms.parse().ok().map(Duration::from_millis)
+}
+
 /// The innermost reason of an error: what people can act on.
 pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
@@ -144,6 +158,7 @@ mod tests {
         trailers.insert(OUTCOME_TRAILER, "not-attempted".parse().unwrap());
         trailers.insert(CODE_TRAILER, "no_leader".parse().unwrap());
         trailers.insert(LEADER_TRAILER, "10.0.0.1:7400".parse().unwrap());
+        trailers.insert(RETRY_AFTER_TRAILER, "70".parse().unwrap());
         let heard = Heard::of(&Status::with_metadata(Code::Unavailable, "nobody", trailers));
         assert_eq!(heard.witness, Witness::Node);
         assert_eq!(
@@ -152,6 +167,7 @@ mod tests {
         );
         assert_eq!(heard.leader.as_deref(), Some("10.0.0.1:7400"));
         assert_eq!(heard.message, "nobody");
+        assert_eq!(heard.retry_after, Some(Duration::from_millis(70)));
     }
 
     #[test]

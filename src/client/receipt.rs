@@ -28,6 +28,8 @@ pub struct Receipt {
     pub consistency: Option<String>,
     /// Of a strong keyspace: the id of the node that leads the key's partition.
     pub leader: Option<String>,
+    /// When the value written or read ends by itself, in Unix milliseconds; `None` when it stays.
+    pub expires_at_ms: Option<u64>,
 }
 
 impl From<Option<v1::Receipt>> for Receipt {
@@ -45,6 +47,7 @@ impl From<Option<v1::Receipt>> for Receipt {
             under_replicated: receipt.under_replicated,
             consistency: unless_empty(receipt.consistency),
             leader: unless_empty(receipt.leader),
+            expires_at_ms: receipt.expires_at_ms,
         }
     }
 }

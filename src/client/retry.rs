@@ -13,7 +13,7 @@ use tonic::Code;
 
 use crate::client::deadline::Allowance;
 use crate::client::error::{ClientError, Outcome};
-use crate::client::heard::{CONDITION_FAILED, Heard, UNKNOWN_KEYSPACE, Witness};
+use crate::client::heard::{CONDITION_FAILED, Heard, OVERLOADED, UNKNOWN_KEYSPACE, Witness};
 
 /// The first back-off, in milliseconds.
 const BACK_OFF_MS: u64 = 10;
@@ -193,6 +193,8 @@ impl Quest {
             (Witness::NoConnection, _) => Meaning::NotNow,
             (Witness::Loss, _) | (_, Some(Outcome::Unknown)) => Meaning::Lost,
             (_, Some(Outcome::NotAttempted)) if is_passing(heard.code) => Meaning::NotNow,
+            // Every replica had too much to do, and so did nothing.
+            (_, Some(Outcome::Failed)) if heard.word == OVERLOADED => Meaning::NotNow,
             // A read that failed on the way may succeed elsewhere.
             (_, Some(Outcome::Failed)) if self.effect == Effect::Read => by_code(heard.code),
             (_, Some(_)) => Meaning::Refused,
@@ -200,10 +202,14 @@ impl Quest {
         }
     }
 
-    /// Another node is asked at once, the same one after a rest.
+    /// Another node is asked at once, the same one after a rest. One that has too much to do says
+    /// how long; as its load is likely the others' too, all of them are left alone for so long.
     fn rest(&self, heard: &Heard, nodes: usize, random: u64) -> Duration {
+        if let Some(wanted) = heard.retry_after {
+            return back_off(self.attempts, random).max(stretched(wanted, random));
+        }
         let at_once =
-            heard.word != "overloaded" && !self.attempts.is_multiple_of(ATTEMPTS_AT_ONCE_MAX);
+            heard.word != OVERLOADED && !self.attempts.is_multiple_of(ATTEMPTS_AT_ONCE_MAX);
         let elsewhere = heard.leader.is_some() || self.asked.len() < nodes;
         if at_once && elsewhere {
             return Duration::ZERO;
@@ -250,7 +256,7 @@ impl Quest {
         let last = match self.meaning(heard) {
             Meaning::Lost | Meaning::SessionBroken => Outcome::Unknown,
             Meaning::SessionGone => Outcome::Failed,
-            Meaning::NotNow => Outcome::NotAttempted,
+            Meaning::NotNow => heard.outcome.unwrap_or(Outcome::NotAttempted),
             Meaning::Refused => heard.outcome.unwrap_or(Outcome::Failed),
         };
         match (self.effect, last) {
@@ -288,6 +294,13 @@ pub(crate) fn back_off(attempts: u32, random: u64) -> Duration {
     let doublings = attempts.saturating_sub(1).min(16);
     let whole = (BACK_OFF_MS << doublings).min(BACK_OFF_MS_MAX);
     Duration::from_millis(whole - random % (whole / 2 + 1))
+}
+
+/// A wait that a node has asked for, of which chance adds up to a half: those who were refused
+/// together must not come again together.
+fn stretched(wanted: Duration, random: u64) -> Duration {
+    let ms = u64::try_from(wanted.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(ms.saturating_add(random % (ms / 2 + 1)))
 }
 
 #[cfg(test)]

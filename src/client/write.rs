@@ -96,15 +96,23 @@ pub struct Put {
     keyspace: Keyspace,
     key: String,
     value: Bytes,
+    ttl: Option<Duration>,
     options: WriteOptions,
 }
 
 impl Put {
     pub(crate) fn new(keyspace: Keyspace, key: String, value: Bytes) -> Put {
-        Put { keyspace, key, value, options: WriteOptions::default() }
+        Put { keyspace, key, value, ttl: None, options: WriteOptions::default() }
     }
 
     write_options!();
+
+    /// Of a quorum keyspace: how long the value lives, from 1 ms to ten years; without it the value
+    /// stays. The time is the node's that takes the write, and counts from there.
+    pub fn ttl(mut self, ttl: impl Into<Option<Duration>>) -> Self {
+        self.ttl = ttl.into();
+        self
+    }
 
     /// Sends it.
     ///
@@ -122,6 +130,7 @@ impl Put {
             keyspace: self.keyspace.name().to_owned(),
             session: None,
             condition: self.options.condition.map(Into::into),
+            ttl_ms: self.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
         };
         Ok(self.keyspace.call(request, &self.key, errand).await?.receipt.into())
     }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::proto::cluster as wire;
 use crate::protocol::membership::MemberSet;
 use crate::protocol::message::{Message, RequestId, WriteReply};
-use crate::types::{GroupId, Incarnation, ReplicaId, Timestamp, Version};
+use crate::types::{Expiry, GroupId, Incarnation, ReplicaId, Timestamp, Version};
 
 mod forward;
 mod groups;
@@ -184,6 +184,14 @@ fn decode_version(
 ) -> Result<Version, ConversionError> {
     let wire::Version { timestamp, incarnation } = required(version, field)?;
     Ok(Version { timestamp: Timestamp(timestamp), incarnation: Incarnation(incarnation) })
+}
+
+fn encode_expiry(expires_at: Option<Expiry>) -> Option<u64> {
+    expires_at.map(|end| end.0)
+}
+
+fn decode_expiry(expires_at_ms: Option<u64>) -> Option<Expiry> {
+    expires_at_ms.map(Expiry)
 }
 
 /// Whole microseconds: finer than any timeout needs.

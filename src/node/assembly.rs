@@ -269,6 +269,7 @@ impl Node {
         handoff: &Arc<HintedHandoff>,
     ) -> Arc<Coordinator> {
         let local = &self.local;
+        let requests = Arc::clone(&local.replica.admission.requests);
         Arc::new(Coordinator {
             own: self.identity().node_id(),
             incarnation,
@@ -283,8 +284,8 @@ impl Node {
             metrics: Arc::clone(&local.metrics),
             latencies: Latencies::new(),
             deadlines: Deadlines::new(),
-            writes: Pending::new(local.env.random()),
-            reads: Pending::new(local.env.random()),
+            writes: Pending::counted(local.env.random(), Arc::clone(&requests)),
+            reads: Pending::counted(local.env.random(), Arc::clone(&requests)),
         })
     }
 
@@ -301,6 +302,7 @@ impl Node {
             transport: Arc::clone(transport),
             topology: Arc::clone(topology),
             pages: Arc::clone(pages),
+            admission: Arc::clone(&local.replica.admission),
             health: Arc::clone(&local.health),
             metrics: Arc::clone(&local.metrics),
             state: RefillState::default(),

@@ -16,6 +16,7 @@ use crate::config::StorageOptions;
 use crate::node::env::{Env, run_blocking};
 use crate::node::health::Health;
 use crate::node::tasks::Stop;
+use crate::protocol::admission::Share;
 use crate::protocol::message::{Refusal, RequestId};
 use crate::storage::group_log::{self, CommitError, GroupLogs};
 use crate::storage::store::Store;
@@ -35,6 +36,9 @@ const RATE_WINDOW: Duration = Duration::from_millis(20);
 
 /// The in-memory tables may grow to this many times their limit before writes are refused.
 const BACKLOG_TABLES_MAX: usize = 4;
+
+/// As much of that is there in ordinary operation.
+const ORDINARY_TABLES: usize = 2;
 
 /// Who wants to know what became of a row, or of records of groups.
 #[derive(Debug)]
@@ -230,6 +234,19 @@ impl Committer {
         if before == 0 || (before < GATHER_ENOUGH_WRITES && after >= GATHER_ENOUGH_WRITES) {
             self.queued.notify_one();
         }
+    }
+
+    /// How full the queue is, and the tables beyond those that come and go all the time: the one
+    /// that is filled, and the one that is fed from.
+    pub(crate) fn fill(&self) -> (Share, Share) {
+        let (used, max) = (self.queue.lock().bytes, self.options.wal_queue_bytes_max);
+        let table_bytes_max = self.options.memtable_bytes_max;
+        let held = self.store.active_bytes() + self.store.frozen_bytes();
+        let tables = Share {
+            used: held.saturating_sub(table_bytes_max.saturating_mul(ORDINARY_TABLES)),
+            max: table_bytes_max.saturating_mul(BACKLOG_TABLES_MAX - ORDINARY_TABLES),
+        };
+        (Share { used, max }, tables)
     }
 
     /// Records that wait for a commit.

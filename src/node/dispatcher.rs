@@ -199,10 +199,10 @@ impl Recipients {
         write: &Write,
         partition: PartitionId,
     ) -> Result<(), Turned> {
-        let Write { request, row, epoch, hint_for, time_left } = write.clone();
+        let Write { request, row, epoch, hint_for, class, time_left } = write.clone();
         let reply_to = ReplyTo::Peer(from, request);
         let Some(target) = hint_for else {
-            return self.gate.write(row, partition, epoch, time_left, reply_to);
+            return self.gate.write(row, partition, epoch, (class, time_left), reply_to);
         };
         let admitted = self.topology.load().admits_hint(partition, epoch);
         let outcome = match (time_left.is_zero(), admitted) {

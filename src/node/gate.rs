@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::node::committer::ReplyTo;
 use crate::node::replica::Replica;
 use crate::node::topology::{Admission, Topology, TopologyCell};
-use crate::protocol::message::{Found, Refusal, Want};
+use crate::protocol::message::{Class, Found, Refusal, Want};
 use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Row};
 
 /// Why a request was not served.
@@ -38,12 +38,13 @@ impl Gate {
         row: Row,
         partition: PartitionId,
         epoch: Epoch,
-        time_left: Duration,
+        (class, time_left): (Class, Duration),
         reply_to: ReplyTo,
     ) -> Result<(), Turned> {
         self.topology.with(|topology| {
             judge(topology.admits_write(self.own, row.keyspace, partition, epoch))?;
-            self.replica.write(row, partition, time_left, reply_to).map_err(Turned::Away)
+            let taken = self.replica.write(row, partition, time_left, class, reply_to);
+            taken.map_err(Turned::Away)
         })
     }
 

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::config::HintLimits;
 use crate::net::transport::Transport;
+use crate::node::admission::Admission;
 use crate::node::clock::Clock;
 use crate::node::committer::{Completions, ReplyTo};
 use crate::node::coordinator::pending::first_number;
@@ -86,6 +87,7 @@ pub(crate) struct HintedHandoff {
     env: Arc<dyn Env>,
     clock: Arc<Clock>,
     health: Arc<Health>,
+    admission: Arc<Admission>,
     log: Arc<HintLog>,
     metrics: Arc<Metrics>,
     transport: Arc<dyn Transport>,
@@ -114,6 +116,7 @@ impl HintedHandoff {
             env: Arc::clone(&local.env),
             clock: Arc::clone(&local.clock),
             health: Arc::clone(&local.health),
+            admission: Arc::clone(&local.replica.admission),
             first_number: first_number(local.env.random()),
             log: Arc::clone(&local.hint_log),
             metrics: Arc::clone(&local.metrics),
@@ -368,14 +371,18 @@ impl HintedHandoff {
             self.metrics.hints_expired.inc();
             return None;
         }
+        if !self.admission.admits(Class::Hint) {
+            lane.delivery.on_unsent(id, now);
+            return None;
+        }
         let topology = self.gate.topology.load();
         if let Some(owners) = others_own(&topology, target, row) {
             return Some(DiskWork::Redirect { target, id, row: row.clone(), owners });
         }
         let epoch = topology.epoch;
         let request = Owner::Hint.request(self.first_number.wrapping_add(id));
-        let (row, time_left) = (row.clone(), HINT_TIME_LEFT);
-        let write = Write { request, row, epoch, hint_for: None, time_left };
+        let (row, class, time_left) = (row.clone(), Class::Hint, HINT_TIME_LEFT);
+        let write = Write { request, row, epoch, hint_for: None, class, time_left };
         if self.transport.send(target, Class::Hint, Message::Write(write)).is_err() {
             lane.delivery.on_unsent(id, now);
         }
@@ -442,7 +449,8 @@ impl HintedHandoff {
         let (partition, epoch) = (topology.ring.partition_of(&row.key), topology.epoch);
         let (sender, durable) = oneshot::channel();
         let waiter = ReplyTo::Waiter(sender);
-        let taken = self.gate.write(row.clone(), partition, epoch, HINT_TIME_LEFT, waiter);
+        let taken =
+            self.gate.write(row.clone(), partition, epoch, (Class::Hint, HINT_TIME_LEFT), waiter);
         taken.map_err(Turned::refusal)?;
         durable.await.unwrap_or(Err(Refusal::NotServing))
     }

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::config::{ClusterSettings, Config, StorageOptions};
+use crate::node::admission::Admission;
 use crate::node::clock::Clock;
 use crate::node::committer::Committer;
 use crate::node::env::Env;
 use crate::node::feeder::Feeder;
 use crate::node::groups::open;
 use crate::node::health::Health;
+use crate::node::hot_keys::KeySampler;
 use crate::node::identity_keeper::IdentityKeeper;
+use crate::node::keyspace_limits::Meters;
 use crate::node::launch::StartError;
 use crate::node::replica::Replica;
 use crate::protocol::membership::MemberSet;
@@ -57,6 +60,8 @@ pub(crate) struct Local {
     pub(crate) committer: Arc<Committer>,
     pub(crate) feeder: Arc<Feeder>,
     pub(crate) replica: Arc<Replica>,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) hot_keys: KeySampler,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -92,7 +97,7 @@ impl Local {
             metrics: Arc::new(Metrics::new()),
             env,
         };
-        Ok(opened.drive(config.storage))
+        Ok(opened.drive(config.storage, config.limits.requests_in_flight_max))
     }
 }
 
@@ -111,7 +116,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn drive(self, options: StorageOptions) -> Local {
+    fn drive(self, options: StorageOptions, requests_max: usize) -> Local {
         let committer = Arc::new(Committer::new(
             Arc::clone(&self.env),
             options,
@@ -121,14 +126,23 @@ impl Opened {
             Arc::clone(&self.metrics),
         ));
         let feeder = self.feeder(options, &committer);
+        let admission = Admission {
+            env: Arc::clone(&self.env),
+            committer: Arc::clone(&committer),
+            metrics: Arc::clone(&self.metrics),
+            requests: Arc::default(),
+            requests_max,
+        };
         let replica = Replica {
             env: Arc::clone(&self.env),
             clock: Arc::clone(&self.clock),
             store: Arc::clone(&self.store),
             committer: Arc::clone(&committer),
+            admission: Arc::new(admission),
             health: Arc::clone(&self.health),
             metrics: Arc::clone(&self.metrics),
         };
+        let hot_keys = KeySampler::new(self.env.now());
         Local {
             env: self.env,
             identity: self.identity,
@@ -141,6 +155,8 @@ impl Opened {
             committer,
             feeder: Arc::new(feeder),
             replica: Arc::new(replica),
+            meters: Arc::default(),
+            hot_keys,
             metrics: self.metrics,
         }
     }

@@ -1,5 +1,6 @@
 //! The drivers: they own the tasks, ask the pure cores what to do, and do it.
 
+mod admission;
 pub mod assembly;
 mod clock;
 mod committer;
@@ -12,8 +13,10 @@ mod gate;
 pub mod groups;
 mod health;
 mod hinted_handoff;
+mod hot_keys;
 mod identity_keeper;
 mod joining;
+mod keyspace_limits;
 pub mod launch;
 pub mod local;
 mod members;

@@ -23,12 +23,13 @@ use tokio::sync::Notify;
 
 use crate::config::Replication;
 use crate::net::transport::Transport;
+use crate::node::admission::Admission;
 use crate::node::env::Env;
 use crate::node::health::Health;
 use crate::node::pages::{Pages, Place, Wish};
 use crate::node::tasks::Stop;
 use crate::node::topology::{Placement, Topology, TopologyCell};
-use crate::protocol::message::Refusal;
+use crate::protocol::message::{Class, Refusal};
 use crate::protocol::quorum::requirement::default_in_effect;
 use crate::protocol::ring::Ring;
 use crate::protocol::system::placing::partition_ids;
@@ -48,6 +49,7 @@ pub(crate) struct Refill {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) topology: Arc<TopologyCell>,
     pub(crate) pages: Arc<Pages>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) state: RefillState,
@@ -141,6 +143,7 @@ impl Refill {
     async fn pull_piece(&self, (place, source): Piece) -> Result<bool, Refusal> {
         let (mut after, mut complete) = (None, true);
         loop {
+            self.admission.wait(Class::Transfer).await;
             let wish = Wish { after: after.clone(), ..Wish::default() };
             let reply = self.pages.ask(place, source, wish).await?;
             let page = reply.outcome?;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::node::admission::Admission;
 use crate::node::clock::Clock;
 use crate::node::committer::{Committer, ReplyTo, Submission};
 use crate::node::env::Env;
 use crate::node::health::Health;
-use crate::protocol::message::{Found, Holding, Refusal, Scan, ScanPage, Want};
+use crate::protocol::message::{Class, Found, Holding, Refusal, Scan, ScanPage, Want};
 use crate::storage::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::types::{Key, KeyspaceId, PartitionId, Row};
@@ -23,6 +24,7 @@ pub(crate) struct Replica {
     pub(crate) clock: Arc<Clock>,
     pub(crate) store: Arc<Store>,
     pub(crate) committer: Arc<Committer>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -37,9 +39,13 @@ impl Replica {
         row: Row,
         partition: PartitionId,
         time_left: Duration,
+        class: Class,
         reply_to: ReplyTo,
     ) -> Result<(), Refusal> {
         self.check_keyspace(row.keyspace)?;
+        if !self.admission.admits(class) {
+            return Err(Refusal::Overloaded);
+        }
         self.admit_stamp(&row)?;
         let expires = self.env.now() + time_left;
         self.committer.submit(Submission { row, partition, expires, reply_to }).inspect_err(|_| {

@@ -5,6 +5,7 @@ mod groups;
 use std::collections::BTreeMap;
 
 use crate::net::transport::Sighting;
+use crate::node::hot_keys::hot_keys;
 use crate::node::service::{Attached, Node};
 use crate::node::status::{
     Activity, KeyOwners, MemberStatus, NodeStatus, OwnerView, PartitionView, ReplicationStatus,
@@ -30,6 +31,7 @@ pub(crate) fn status(node: &Node) -> NodeStatus {
         ring: attached.map_or_else(no_ring, ring_summary),
         replication: replication(node, attached),
         raft: groups::status(node, attached),
+        hot_keys: hot_keys(node),
         activities: activities(node, attached),
         warnings: warnings(node, attached),
     }
@@ -106,6 +108,7 @@ pub(crate) fn read_gauges(node: &Node) {
     let table_bytes = local.store.active_bytes() + local.store.frozen_bytes();
     metrics.memtable_bytes.set(table_bytes as u64);
     metrics.engine_disk_bytes.set(local.store.engine_stats().disk_bytes);
+    metrics.hottest_key_requests_per_second.set(local.hot_keys.hottest_per_second(local.env.now()));
     metrics.corrupt_rows.set(local.store.corrupt_rows());
     if let Some(attached) = node.attached.get() {
         read_cluster_gauges(node, attached);
@@ -232,6 +235,7 @@ fn replication(node: &Node, attached: Option<&Attached>) -> ReplicationStatus {
 fn activities(node: &Node, attached: Option<&Attached>) -> Vec<Activity> {
     let mut activities = vec![log_activity(node), engine_activity(node)];
     if let Some(attached) = attached {
+        activities.push(node.local.replica.admission.activity());
         activities.push(attached.handoff.activity());
         activities.push(refill_activity(node, attached));
         activities.push(attached.moves.transfers.activity());

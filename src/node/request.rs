@@ -13,7 +13,7 @@ use crate::protocol::group::sessions::SessionError;
 use crate::protocol::message::Refusal;
 pub use crate::protocol::quorum::Outcome;
 use crate::protocol::quorum::level::Level;
-use crate::types::{GroupId, Key, NodeId, Version};
+use crate::types::{Expiry, GroupId, Key, NodeId, Version};
 
 /// How one request wants to be served; everything absent follows the keyspace's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct RequestOptions {
     pub sloppy: Option<bool>,
     /// A version that the client has seen; a write is stamped above it.
     pub context: Option<Version>,
+    /// How long a value that is put into a quorum keyspace lives; it stays when absent.
+    pub ttl: Option<Duration>,
     /// How fresh a read of a strong keyspace must be; linearizable when absent.
     pub consistency: Option<Consistency>,
     /// What the key must be for a write of a strong keyspace to happen.
@@ -73,6 +75,9 @@ pub struct Receipt {
     pub repaired: Vec<NodeId>,
     /// True while the cluster has fewer members than the replication factor.
     pub under_replicated: bool,
+    /// When the value written or read ends by itself; in the past when it has.
+    #[serde(rename = "expires_at_ms", skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Expiry>,
     /// Of a strong keyspace: what held, `linearizable`, `lease` or `stale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistency: Option<&'static str>,
@@ -84,7 +89,7 @@ pub struct Receipt {
 /// A read's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadAnswer {
-    /// The value; `None` when the key has none or was deleted.
+    /// The value; `None` when the key has none, was deleted or has expired.
     pub value: Option<Bytes>,
     /// Which guarantee held.
     pub receipt: Receipt,
@@ -126,6 +131,24 @@ pub enum RequestError {
         limit: &'static str,
         /// Its value.
         max: usize,
+    },
+    /// The keyspace has used up what this node may do for it in a second; nothing was sent.
+    #[error(
+        "keyspace {keyspace:?} is limited: {limit} is {max} on each node; got {sent} more; try \
+         again in {} ms",
+        retry_after.as_millis()
+    )]
+    RateLimited {
+        /// The keyspace.
+        keyspace: String,
+        /// The limit's name.
+        limit: &'static str,
+        /// Its value.
+        max: u64,
+        /// What was sent, in the limit's unit.
+        sent: u64,
+        /// When there is something left again.
+        retry_after: Duration,
     },
     /// A partition's leader, or the node that has it, has as much under way as it admits; nothing
     /// was begun.
@@ -241,7 +264,20 @@ fn current_text(current: Option<&Current>) -> String {
     }
 }
 
+/// When a node or a group that has too much under way should be asked again: a few times what a
+/// request takes, so that some of it is done by then.
+const OVERLOAD_PASSES_AFTER: Duration = Duration::from_millis(50);
+
+/// When a full disk should be asked again: room comes with a checkpoint, or by hand.
+const FULL_DISK_PASSES_AFTER: Duration = Duration::from_secs(5);
+
 impl RequestError {
+    /// Refuses a life for what cannot end by itself.
+    pub(crate) fn no_ttl(what: &str) -> RequestError {
+        let problem = format!("belongs to a put; {what} does not expire");
+        RequestError::Invalid { field: "ttl", problem }
+    }
+
     /// What is known of the request's effect.
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -254,6 +290,18 @@ impl RequestError {
         }
     }
 
+    /// How long whoever asks again should wait, if that may help where nothing else changes.
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let RequestError::RateLimited { retry_after, .. } = self {
+            return Some(*retry_after);
+        }
+        match self.code() {
+            "overloaded" => Some(OVERLOAD_PASSES_AFTER),
+            "disk_full" => Some(FULL_DISK_PASSES_AFTER),
+            _ => None,
+        }
+    }
+
     /// A stable word for programs; the same in gRPC, HTTP and metrics.
     pub fn code(&self) -> &'static str {
         match self {
@@ -261,6 +309,7 @@ impl RequestError {
             RequestError::TooLarge { .. } => "too_large",
             RequestError::QuorumUnavailable { .. } => "quorum_unavailable",
             RequestError::Overloaded { .. } | RequestError::GroupOverloaded { .. } => "overloaded",
+            RequestError::RateLimited { .. } => "rate_limited",
             RequestError::NotServing { .. } => "not_serving",
             RequestError::Timeout { .. } | RequestError::OutcomeUnknown { .. } => "timeout",
             RequestError::UnknownKeyspace { .. } => "unknown_keyspace",
@@ -271,13 +320,17 @@ impl RequestError {
             RequestError::Session(SessionError::WindowExceeded { .. }) => "session_window_exceeded",
             RequestError::Rejected { .. } => "rejected",
             RequestError::NoLeader { .. } => "no_leader",
-            RequestError::QuorumFailed { refusals, .. } => {
-                if !refusals.is_empty() && refusals.iter().all(|(_, r)| *r == Refusal::DiskFull) {
-                    "disk_full"
-                } else {
-                    "quorum_failed"
-                }
-            }
+            RequestError::QuorumFailed { refusals, .. } => match shared(refusals) {
+                Some(Refusal::DiskFull) => "disk_full",
+                Some(Refusal::Overloaded) => "overloaded",
+                _ => "quorum_failed",
+            },
         }
     }
+}
+
+/// What all refused for, if it is one reason.
+fn shared(refusals: &[(NodeId, Refusal)]) -> Option<Refusal> {
+    let (_, first) = refusals.first()?;
+    refusals.iter().all(|(_, refusal)| refusal == first).then_some(*first)
 }

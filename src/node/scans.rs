@@ -43,10 +43,13 @@ impl Scans {
         Scans { env, replica, topology, transport, tasks, slots }
     }
 
-    /// Reads one page and sends it, or refuses when too many are being read.
+    /// Reads one page and sends it, or refuses when too many are being read, or clients have more
+    /// than enough for this node to do.
     pub(crate) fn serve(&self, from: NodeId, scan: Scan) {
         let transport = Arc::clone(&self.transport);
-        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+        let has_time = self.replica.admission.admits(Class::Transfer);
+        let slot = Arc::clone(&self.slots).try_acquire_owned().ok().filter(|_| has_time);
+        let Some(slot) = slot else {
             let outcome = Err(Refusal::Overloaded);
             let reply = ScanReply { request: scan.request, outcome, complete: false };
             send(&*transport, from, reply);

@@ -1,5 +1,6 @@
 //! A running node, as the interfaces see it.
 
+use std::iter::once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::node::groups::report::GroupStatus;
 use crate::node::groups::system::DECISION_TIMEOUT;
 use crate::node::hinted_handoff::HintedHandoff;
 use crate::node::identity_keeper::IdentityKeeper;
+use crate::node::keyspace_limits::{cost_of, cost_of_steps, sent_bytes};
 use crate::node::local::Local;
 use crate::node::members::{MemberError, Members};
 use crate::node::refill::Refill;
@@ -90,7 +92,10 @@ impl Node {
     /// Any [`RequestError`]; its outcome says what is known of the effect.
     pub async fn delete(&self, key: Key, options: RequestOptions) -> Result<Receipt, RequestError> {
         let began = self.local.env.now();
-        let outcome = self.write(key, None, &options).await;
+        let outcome = match options.ttl {
+            None => self.write(key, None, &options).await,
+            Some(_) => Err(RequestError::no_ttl("a delete")),
+        };
         self.finish(&self.metrics().delete, began, outcome)
     }
 
@@ -332,13 +337,16 @@ impl Node {
         options: &RequestOptions,
     ) -> Result<Receipt, RequestError> {
         let attached = self.attached()?;
+        let cost = cost_of(&key, value.as_ref().map_or(0, Bytes::len));
         let action = value.clone().map_or(Action::Delete, Action::Put);
         self.check_step(&key, &action)?;
         match Target::of(options, &attached.groups)? {
             Target::Quorum(keyspace) => {
+                self.admit(keyspace, once(&key), cost, options)?;
                 attached.coordinator.write(keyspace, key, value, options).await
             }
             Target::Strong(keyspace) => {
+                self.admit(keyspace.id, once(&key), cost, options)?;
                 let topology = attached.topology.load();
                 let strong = self.strong(attached, &topology.ring, &keyspace);
                 Ok(strong.write(key, action, options).await?.receipt)
@@ -349,13 +357,18 @@ impl Node {
     async fn read(&self, key: Key, options: &RequestOptions) -> Result<ReadAnswer, RequestError> {
         let attached = self.attached()?;
         self.check_size("key_bytes_max", self.config.limits.key_bytes_max, key.0.len())?;
-        match Target::of(options, &attached.groups)? {
-            Target::Quorum(keyspace) => attached.coordinator.read(keyspace, key, options).await,
+        let target = Target::of(options, &attached.groups)?;
+        let keyspace = target.keyspace();
+        self.admit(keyspace, once(&key), cost_of(&key, 0), options)?;
+        let answer = match target {
+            Target::Quorum(keyspace) => attached.coordinator.read(keyspace, key, options).await?,
             Target::Strong(keyspace) => {
                 let topology = attached.topology.load();
-                self.strong(attached, &topology.ring, &keyspace).read(key, options).await
+                self.strong(attached, &topology.ring, &keyspace).read(key, options).await?
             }
-        }
+        };
+        self.charge_value(keyspace, answer.value.as_ref().map_or(0, Bytes::len));
+        Ok(answer)
     }
 
     async fn write_together(
@@ -371,6 +384,8 @@ impl Node {
         let value_bytes_max = self.config.limits.value_bytes_max;
         let segment_bytes = self.config.storage.wal_segment_bytes;
         check_outcome(&transaction.steps, value_bytes_max, segment_bytes)?;
+        let keys = transaction.steps.iter().map(|(key, _)| key);
+        self.admit(keyspace.id, keys, cost_of_steps(&transaction.steps), options)?;
         let topology = attached.topology.load();
         let strong = self.strong(attached, &topology.ring, &keyspace);
         match <[_; 1]>::try_from(transaction.steps) {
@@ -396,11 +411,7 @@ impl Node {
 
     fn check_step(&self, key: &Key, action: &Action) -> Result<(), RequestError> {
         self.check_size("key_bytes_max", self.config.limits.key_bytes_max, key.0.len())?;
-        let value_bytes = match action {
-            Action::Put(value) | Action::Append(value) => value.len(),
-            Action::CompareAndSet { then, .. } => then.as_ref().map_or(0, Bytes::len),
-            Action::Delete | Action::Check(_) => 0,
-        };
+        let value_bytes = sent_bytes(action);
         self.check_size("value_bytes_max", self.config.limits.value_bytes_max, value_bytes)?;
         if value_bytes >= self.config.limits.value_bytes_warn {
             tracing::warn!(%key, value_bytes, "a large value slows its partition down");

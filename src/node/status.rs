@@ -29,6 +29,9 @@ pub struct NodeStatus {
     pub replication: ReplicationStatus,
     /// The Raft groups that this node has a replica of.
     pub raft: RaftStatus,
+    /// The keys that its clients lately asked for most, as a sample of requests has them; empty
+    /// when no key stands out.
+    pub hot_keys: Vec<HotKey>,
     /// Background activities: one line each.
     pub activities: Vec<Activity>,
     /// Conditions that want an operator's eye; empty when all is well.
@@ -128,6 +131,19 @@ pub struct RaftStatus {
     pub snapshots_sent: u64,
     /// Snapshots that it took over, since its start.
     pub snapshots_installed: u64,
+}
+
+/// A key that many requests are about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HotKey {
+    /// Its keyspace.
+    pub keyspace: String,
+    /// The key.
+    pub key: String,
+    /// Requests for it in a second, through this node, about.
+    pub requests_per_second: u64,
+    /// Of all of this node's requests, in percent.
+    pub share_percent: u32,
 }
 
 /// One background activity.

@@ -45,11 +45,20 @@ impl Target {
         };
         let keyspace = find(name, groups)?;
         match keyspace.mode {
+            Mode::Strong if options.ttl.is_some() => Err(not_available("ttl", name, Mode::Strong)),
             Mode::Strong => Ok(Target::Strong(keyspace)),
             Mode::Quorum => {
                 check_quorum_request(options, name)?;
                 Ok(Target::Quorum(keyspace.id))
             }
+        }
+    }
+
+    /// The keyspace.
+    pub(crate) fn keyspace(&self) -> KeyspaceId {
+        match self {
+            Target::Quorum(keyspace) => *keyspace,
+            Target::Strong(keyspace) => keyspace.id,
         }
     }
 
@@ -62,6 +71,9 @@ impl Target {
         options: &RequestOptions,
         groups: &GroupHandles,
     ) -> Result<Keyspace, RequestError> {
+        if options.ttl.is_some() {
+            return Err(RequestError::no_ttl("a step of a transaction"));
+        }
         let what = match steps {
             [(_, Action::Append(_))] => "an append",
             [(_, Action::CompareAndSet { .. })] => "compare-and-set",

@@ -31,7 +31,7 @@ use crate::node::status::Activity;
 use crate::node::tasks::Stop;
 use crate::node::topology::{Placement, Topology, TopologyCell, WriteRings};
 use crate::protocol::digest::Digest;
-use crate::protocol::message::{Compare, Refusal, RequestId, Scan, ScanPage};
+use crate::protocol::message::{Class, Compare, Refusal, RequestId, Scan, ScanPage};
 use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::requirement::default_in_effect;
 use crate::protocol::ring::Ring;
@@ -248,6 +248,7 @@ impl Transfers {
     ) -> Result<bool, Refusal> {
         let (mut after, mut complete) = (None, true);
         loop {
+            self.replica.admission.wait(Class::Transfer).await;
             self.pace().await;
             let up_to = self.stretch(place, after.clone()).await?;
             let ends_with = up_to.up_to.clone();

@@ -90,6 +90,8 @@ pub struct Write {
     pub epoch: Epoch,
     /// Set when the receiver is a fallback: it keeps the row as a hint for this primary.
     pub hint_for: Option<NodeId>,
+    /// What the row is written for: a receiver with much to do refuses the less urgent first.
+    pub class: Class,
     /// How long the sender still waits; the receiver may drop it afterwards. Counted from receipt.
     pub time_left: Duration,
 }

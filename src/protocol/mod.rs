@@ -5,12 +5,16 @@
 //! with values that say what to do; the drivers in `node` do it. So each core is tested as a table
 //! and all of them run in a simulation in which a failure is a seed.
 
+pub mod admission;
 pub mod consistency;
 pub mod digest;
+pub mod expiry;
 pub mod group;
 pub mod hints;
+pub mod hot_keys;
 pub mod membership;
 pub mod message;
+pub mod meter;
 pub mod planted;
 pub mod quorum;
 pub mod raft;

@@ -218,7 +218,8 @@ impl Totals {
 }
 
 fn owned(record: Record) -> Record {
-    Record { version: record.version, value: record.value.as_ref().map(copied) }
+    let value = record.value.as_ref().map(copied);
+    Record { value, ..record }
 }
 
 fn copied(bytes: &Bytes) -> Bytes {
@@ -235,8 +236,7 @@ mod tests {
 
     fn row(key: &str, stamp: u64, value: Option<&'static str>) -> (PartitionId, Row) {
         let version = Version { timestamp: Timestamp(stamp), incarnation: Incarnation(1) };
-        let record =
-            Record { version, value: value.map(|text| Bytes::from_static(text.as_bytes())) };
+        let record = Record::new(version, value.map(|text| Bytes::from_static(text.as_bytes())));
         (PARTITION, Row { keyspace: KEYSPACE, key: Key::from(key), record })
     }
 

@@ -2,20 +2,24 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | format, now 1 |
+//! | 1 | format: 1, or 2 for a record that expires |
 //! | 4 | crc32c over format, key and everything below, big-endian |
 //! | 1 | flags: bit 0 says tombstone |
 //! | 8 | timestamp, big-endian |
 //! | 8 | incarnation, big-endian |
+//! | 8 | in format 2 only: when the value ends, Unix milliseconds, big-endian |
 //! | rest | value; empty for a tombstone |
 //!
 //! The key is under the checksum although it is stored elsewhere: an engine that answers with
 //! another key's bytes is found out. Engines were measured to lose or mix bytes silently after a
 //! flipped bit, so this checksum is what keeps a wrong value from ever being served.
+//!
+//! A record without an end is written as it always was. A program that knows format 1 alone refuses
+//! one of format 2 by its format, and does not take it for a value that stays.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
-use crate::types::{Incarnation, Key, Record, Timestamp, Version};
+use crate::types::{Expiry, Incarnation, Key, Record, Timestamp, Version};
 
 /// Why stored bytes are not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +31,9 @@ pub enum CorruptRecord {
         found: usize,
     },
     /// Written by a version of the program that this one does not know, or a damaged byte.
-    #[error("record format {found} is unknown; this program reads format {FORMAT}")]
+    #[error(
+        "record format {found} is unknown; this program reads {FORMAT_STAYING} to {FORMAT_EXPIRING}"
+    )]
     UnknownFormat {
         /// The format byte.
         found: u8,
@@ -50,14 +56,18 @@ pub enum CorruptRecord {
 
 /// The bytes to store for a key's record.
 pub fn encode(key: &Key, record: &Record) -> Bytes {
-    let mut stored = Vec::with_capacity(HEADER_BYTES + record.value_len());
-    stored.push(FORMAT);
+    let format = format_of(record);
+    let mut stored = Vec::with_capacity(HEADER_BYTES + EXPIRY_BYTES + record.value_len());
+    stored.push(format);
     stored.extend_from_slice(&[0; 4]);
     stored.push(if record.value.is_none() { TOMBSTONE } else { 0 });
     stored.extend_from_slice(&record.version.timestamp.0.to_be_bytes());
     stored.extend_from_slice(&record.version.incarnation.0.to_be_bytes());
+    if let Some(Expiry(end)) = record.expires_at {
+        stored.extend_from_slice(&end.to_be_bytes());
+    }
     stored.extend_from_slice(record.value.as_deref().unwrap_or_default());
-    let checksum = checksum(key, &stored[CHECKED_FROM..]);
+    let checksum = checksum(format, key, &stored[CHECKED_FROM..]);
     stored[1..CHECKED_FROM].copy_from_slice(&checksum.to_be_bytes());
     Bytes::from(stored)
 }
@@ -70,11 +80,12 @@ pub fn decode(key: &Key, bytes: &Bytes) -> Result<Record, CorruptRecord> {
     let header = bytes
         .first_chunk::<HEADER_BYTES>()
         .ok_or(CorruptRecord::TooShort { found: bytes.len() })?;
-    if header[0] != FORMAT {
-        return Err(CorruptRecord::UnknownFormat { found: header[0] });
+    let format = header[0];
+    if !(FORMAT_STAYING..=FORMAT_EXPIRING).contains(&format) {
+        return Err(CorruptRecord::UnknownFormat { found: format });
     }
     let stored = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
-    let computed = checksum(key, &bytes[CHECKED_FROM..]);
+    let computed = checksum(format, key, &bytes[CHECKED_FROM..]);
     if stored != computed {
         return Err(CorruptRecord::Checksum { stored, computed });
     }
@@ -82,24 +93,40 @@ pub fn decode(key: &Key, bytes: &Bytes) -> Result<Record, CorruptRecord> {
         timestamp: Timestamp(word_at(header, TIMESTAMP_AT)),
         incarnation: Incarnation(word_at(header, INCARNATION_AT)),
     };
-    match header[CHECKED_FROM] {
-        0 => Ok(Record { version, value: Some(bytes.slice(HEADER_BYTES..)) }),
-        TOMBSTONE => Ok(Record { version, value: None }),
-        found => Err(CorruptRecord::UnknownFlags { found }),
-    }
+    let mut rest = bytes.slice(HEADER_BYTES..);
+    let expires_at = match format {
+        FORMAT_EXPIRING => Some(take_expiry(&mut rest, bytes.len())?),
+        _ => None,
+    };
+    let value = match header[CHECKED_FROM] {
+        0 => Some(rest),
+        TOMBSTONE => None,
+        found => return Err(CorruptRecord::UnknownFlags { found }),
+    };
+    Ok(Record { version, value, expires_at })
 }
 
-const FORMAT: u8 = 1;
+fn format_of(record: &Record) -> u8 {
+    if record.expires_at.is_some() { FORMAT_EXPIRING } else { FORMAT_STAYING }
+}
+
+fn take_expiry(rest: &mut Bytes, found: usize) -> Result<Expiry, CorruptRecord> {
+    rest.try_get_u64().map(Expiry).map_err(|_| CorruptRecord::TooShort { found })
+}
+
+const FORMAT_STAYING: u8 = 1;
+const FORMAT_EXPIRING: u8 = 2;
 const TOMBSTONE: u8 = 1;
 /// Where the flags begin, which is all that follows the checksum.
 const CHECKED_FROM: usize = 5;
 const TIMESTAMP_AT: usize = 6;
 const INCARNATION_AT: usize = 14;
 const HEADER_BYTES: usize = 22;
+const EXPIRY_BYTES: usize = 8;
 
 /// The format seeds the sum, so that it too is under it.
-fn checksum(key: &Key, rest: &[u8]) -> u32 {
-    let seeded = crc32c::crc32c_append(u32::from(FORMAT), key.as_bytes());
+fn checksum(format: u8, key: &Key, rest: &[u8]) -> u32 {
+    let seeded = crc32c::crc32c_append(u32::from(format), key.as_bytes());
     crc32c::crc32c_append(seeded, rest)
 }
 
@@ -117,11 +144,13 @@ mod tests {
 
     fn record(stamp: u64, life: u64, value: Option<&[u8]>) -> Record {
         let version = Version { timestamp: Timestamp(stamp), incarnation: Incarnation(life) };
-        Record { version, value: value.map(Bytes::copy_from_slice) }
+        Record::new(version, value.map(Bytes::copy_from_slice))
     }
 
-    fn samples() -> [Record; 4] {
+    fn samples() -> [Record; 6] {
         [
+            record(1, 2, Some(b"value")).expiring(Some(Expiry(77))),
+            record(1, 2, Some(b"")).expiring(Some(Expiry(u64::MAX))),
             record(1, 2, Some(b"value")),
             record(u64::MAX, u64::MAX, Some(b"")),
             record(3, 4, None),
@@ -165,9 +194,17 @@ mod tests {
     fn an_unknown_format_is_told_from_damage() {
         let key = Key::from("a");
         let mut stored = encode(&key, &record(1, 1, None)).to_vec();
-        stored[0] = FORMAT + 1;
+        stored[0] = FORMAT_EXPIRING + 1;
         let outcome = decode(&key, &Bytes::from(stored));
-        assert_eq!(outcome, Err(CorruptRecord::UnknownFormat { found: FORMAT + 1 }));
+        assert_eq!(outcome, Err(CorruptRecord::UnknownFormat { found: FORMAT_EXPIRING + 1 }));
+    }
+
+    #[test]
+    fn a_record_that_stays_is_stored_as_before_there_were_expiries() {
+        let stored = encode(&Key::from("a"), &record(1, 2, Some(b"v")));
+        assert_eq!(stored[..CHECKED_FROM], [1, 0xae, 0xc5, 0x42, 0x9a]);
+        let rest = [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, b'v'];
+        assert_eq!(stored[CHECKED_FROM..], rest);
     }
 
     #[test]
@@ -185,9 +222,10 @@ mod tests {
             stamp in any::<u64>(),
             life in any::<u64>(),
             value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200)),
+            end in proptest::option::of(any::<u64>().prop_map(Expiry)),
         ) {
             let key = Key(Bytes::from(key));
-            let record = record(stamp, life, value.as_deref());
+            let record = record(stamp, life, value.as_deref()).expiring(end);
             prop_assert_eq!(decode(&key, &encode(&key, &record)), Ok(record));
         }
     }

@@ -7,7 +7,7 @@ use crate::harness::{Cluster, Grpc};
 
 fn item(key: &str, value: &str) -> v1::BatchPutItem {
     let data = Some(batch_put_item::Data::Value(value.to_owned()));
-    v1::BatchPutItem { key: key.to_owned(), data }
+    v1::BatchPutItem { key: key.to_owned(), data, ttl_ms: None }
 }
 
 fn put(grpc: &Grpc, items: Vec<v1::BatchPutItem>) -> Result<Vec<v1::BatchPutResult>, Status> {
@@ -43,7 +43,7 @@ fn results_come_in_the_order_of_the_items_each_with_its_receipt() {
 fn one_bad_item_spoils_no_other() {
     let cluster = Cluster::start(1);
     let grpc = cluster.nodes[0].grpc();
-    let absent = v1::BatchPutItem { key: "b".to_owned(), data: None };
+    let absent = v1::BatchPutItem { key: "b".to_owned(), data: None, ttl_ms: None };
     let big = item("c", &"x".repeat((1 << 20) + 1));
     let results = put(&grpc, vec![item("a", "1"), absent, big, item("", "4")]).expect("answered");
     let codes: Vec<&str> = results

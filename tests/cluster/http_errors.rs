@@ -27,7 +27,7 @@ const CASES: [Case; 25] = [
     ("GET", "/kv/k?level=most", "", 400, "invalid_argument", "level: \"most\""),
     ("GET", "/kv/k?timeout=1h", "", 400, "invalid_argument", "500ms"),
     ("GET", "/kv/k?timeout=1000s", "", 400, "invalid_argument", "request_timeout_max"),
-    ("PUT", "/kv/k?r=1", "{\"value\":\"v\"}", 400, "invalid_argument", "a write takes w"),
+    ("PUT", "/kv/k?r=1", "{\"value\":\"v\"}", 400, "invalid_argument", "a PUT takes w"),
     ("PUT", "/kv/k?context=1", "{\"value\":\"v\"}", 400, "invalid_argument", "context: "),
     ("PUT", "/kv/k?sloppy=1", "{\"value\":\"v\"}", 400, "invalid_argument", "sloppy: \"1\""),
     ("PUT", "/kv/k", "", 400, "invalid_argument", "send {\"value\":\"text\"}"),

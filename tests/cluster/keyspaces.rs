@@ -13,8 +13,9 @@ fn create(
     [replication_factor, read_quorum, write_quorum]: [u32; 3],
 ) -> Result<v1::Keyspace, Status> {
     let (name, mode) = (name.to_owned(), mode.to_owned());
+    let unlimited = v1::CreateKeyspaceRequest { name, mode, ..Default::default() };
     let request =
-        v1::CreateKeyspaceRequest { name, mode, replication_factor, read_quorum, write_quorum };
+        v1::CreateKeyspaceRequest { replication_factor, read_quorum, write_quorum, ..unlimited };
     let answer = grpc.wait(grpc.admin().create_keyspace(request))?.into_inner();
     Ok(answer.keyspace.expect("a keyspace"))
 }
@@ -25,6 +26,7 @@ fn alter(grpc: &Grpc, name: &str, [n, r, w]: [u32; 3]) -> Result<v1::Keyspace, S
         replication_factor: n,
         read_quorum: r,
         write_quorum: w,
+        ..Default::default()
     };
     let answer = grpc.wait(grpc.admin().alter_keyspace(request))?.into_inner();
     Ok(answer.keyspace.expect("a keyspace"))

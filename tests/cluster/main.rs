@@ -5,6 +5,7 @@
 //! printed.
 
 mod batches;
+mod expiry;
 mod failures;
 mod growth;
 mod grpc;
@@ -15,4 +16,5 @@ mod introspection;
 mod keyspaces;
 mod leaders;
 mod membership;
+mod overload;
 mod strong;

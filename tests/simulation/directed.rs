@@ -10,12 +10,13 @@ use coterie::node::request::RequestOptions;
 use coterie::protocol::quorum::level::Level;
 use coterie::protocol::system::SystemCommand;
 use coterie::protocol::system::keyspace::Mode;
+use coterie::protocol::system::limits::LimitsAsked;
 use coterie::types::{GroupId, Key};
 
 use crate::cluster::{Cluster, Session, Shape};
 use crate::dice::Dice;
 use crate::disk::Survival;
-use crate::run::{start_all, virtually};
+use crate::run::{start_all, virtually, wait_until};
 use crate::strong::watch::groups;
 use crate::trace::Trace;
 
@@ -33,6 +34,78 @@ const SHAPE: Shape = Shape {
     },
     wal_segment_bytes: 64 << 10,
 };
+
+#[test]
+fn a_key_that_many_ask_for_is_shown_and_forgotten_when_they_cease() {
+    virtually(async {
+        let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+        start_all(&cluster).await;
+        let node = cluster.session(0).expect("it runs").node;
+        let began = cluster.agenda.now();
+        // A window of its own, of 10 s, begins with the next request after one has passed.
+        cluster.agenda.sleep(Duration::from_secs(10)).await;
+        for count in 0..2000 {
+            let name = if count % 4 == 0 { format!("cold-{count}") } else { "hot".to_owned() };
+            let _read = node.get(Key::from(name), RequestOptions::default()).await;
+        }
+        assert!(cluster.agenda.now().since(began) < Duration::from_secs(20), "within a window");
+        cluster.agenda.sleep(Duration::from_secs(10)).await;
+        let hot = node.status().hot_keys;
+        let [hottest] = hot.as_slice() else { panic!("{hot:?}") };
+        assert_eq!((hottest.keyspace.as_str(), hottest.key.as_str()), ("default", "hot"));
+        assert!((60..90).contains(&hottest.share_percent), "{hottest:?}");
+        assert!((100..200).contains(&hottest.requests_per_second), "{hottest:?}");
+        cluster.agenda.sleep(Duration::from_secs(20)).await;
+        assert_eq!(node.status().hot_keys, []);
+        cluster.end();
+    });
+}
+
+/// Hints, of which one is due, yield to clients that wait for a node which stands still.
+#[test]
+fn background_work_waits_while_clients_keep_a_node_busy() {
+    // More than half of what a node coordinates at once.
+    const BUSY: usize = 2_500;
+    virtually(async {
+        let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+        start_all(&cluster).await;
+        let key = Key::from("k");
+        let [coordinator, still, absent] = cluster.primaries(&key)[..] else { panic!("N is 3") };
+        let node = cluster.session(coordinator).expect("it runs").node;
+        cluster.crash(absent, Survival::Everything);
+        let (w, timeout) = (Some(2), Some(Duration::from_secs(30)));
+        let both = RequestOptions { quorum: w, timeout, ..RequestOptions::default() };
+        let hinted =
+            insist(&cluster, || node.put(key.clone(), Bytes::from_static(b"v"), both.clone()));
+        hinted.await.expect("two of three live");
+        let kept = || !cluster.hints().is_empty();
+        assert!(wait_until(&cluster, Duration::from_secs(60), kept).await, "no hint is kept");
+
+        cluster.set_paused(still, true);
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..BUSY {
+            let (node, key, both) = (node.clone(), key.clone(), both.clone());
+            clients.spawn(async move { node.put(key, Bytes::from_static(b"w"), both).await });
+        }
+        cluster.start(absent);
+        let admission = || {
+            let mut activities = node.status().activities.into_iter();
+            let admission = activities.find(|activity| activity.name == "admission");
+            admission.expect("a line of its own")
+        };
+        let yields = || admission().detail.contains(" hint");
+        assert!(wait_until(&cluster, Duration::from_secs(20), yields).await, "{:?}", admission());
+        assert_eq!(admission().state, "throttled");
+        assert!(kept(), "the hint went before the clients");
+
+        cluster.set_paused(still, false);
+        let drained = || cluster.hints().is_empty();
+        assert!(wait_until(&cluster, Duration::from_secs(120), drained).await, "hints are left");
+        assert_eq!(admission().state, "idle");
+        clients.shutdown().await;
+        cluster.end();
+    });
+}
 
 /// Leaderless keyspaces owe the system group nothing while membership stays as it is.
 #[test]
@@ -58,7 +131,12 @@ fn quorum_keyspaces_go_on_while_the_system_group_has_no_majority() {
             cluster.agenda.sleep(Duration::from_secs(1)).await;
         }
         let (name, mode) = ("late".to_owned(), Mode::Strong);
-        let command = SystemCommand::CreateKeyspace { name, mode, replication: None };
+        let command = SystemCommand::CreateKeyspace {
+            name,
+            mode,
+            replication: None,
+            limits: LimitsAsked::default(),
+        };
         assert!(node.decide(command).await.is_err(), "the system group decides without a majority");
         cluster.end();
     });

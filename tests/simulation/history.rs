@@ -9,6 +9,7 @@ use coterie::types::{Key, NodeId, Record, Version};
 use parking_lot::Mutex;
 
 use crate::invariants::Violation;
+use crate::machine::Wall;
 use crate::strong::StrongEvidence;
 
 /// What a client asked for.
@@ -56,6 +57,8 @@ pub(crate) struct Operation {
     pub(crate) answered: u64,
     /// The answer.
     pub(crate) answer: Option<Answer>,
+    /// What the machine's wall clock showed at the invocation and at the answer.
+    pub(crate) walls: (Wall, Wall),
 }
 
 impl Operation {
@@ -130,7 +133,7 @@ impl History {
     /// Records that a client asks.
     pub(crate) fn invoke(
         &self,
-        (client, machine): (usize, usize),
+        (client, machine, wall): (usize, usize, Wall),
         key: &Key,
         action: &Action,
         options: &RequestOptions,
@@ -147,12 +150,13 @@ impl History {
             invoked,
             answered: u64::MAX,
             answer: None,
+            walls: (wall, wall),
         });
         Ticket(state.operations.len() - 1)
     }
 
     /// Records what it was told.
-    pub(crate) fn answer(&self, ticket: Ticket, answer: Answer) {
+    pub(crate) fn answer(&self, ticket: Ticket, answer: Answer, wall: Wall) {
         let mut state = self.state.lock();
         state.place += 1;
         let answered = state.place;
@@ -162,6 +166,7 @@ impl History {
             operation.answered = answered;
         }
         operation.answer = Some(answer);
+        operation.walls.1 = wall;
     }
 
     pub(crate) fn operations(&self) -> Vec<Operation> {
@@ -224,6 +229,11 @@ pub(crate) mod story {
         }
     }
 
+    /// In a story, places are milliseconds too.
+    fn wall(ms: u64) -> Wall {
+        Wall { ms, settings: 0 }
+    }
+
     /// An operation on key `k`, invoked and answered at the given places.
     pub(crate) fn operation(action: Action, span: (u64, u64), answer: Answer) -> Operation {
         Operation {
@@ -235,6 +245,7 @@ pub(crate) mod story {
             invoked: span.0,
             answered: span.1,
             answer: Some(answer),
+            walls: (wall(span.0), wall(span.1)),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use coterie::config::Replication;
 use coterie::protocol::system::SystemCommand;
 use coterie::protocol::system::keyspace::Mode;
+use coterie::protocol::system::limits::LimitsAsked;
 use coterie::types::Key;
 
 use crate::cluster::Cluster;
@@ -50,6 +51,7 @@ pub(crate) async fn create(cluster: &Cluster, replication: Replication) {
         name: name(replication),
         mode: Mode::Quorum,
         replication: Some(replication.into()),
+        limits: LimitsAsked::default(),
     };
     let node = cluster.nodes().into_iter().next().expect("a settled cluster has nodes");
     let created = node.decide(command).await;
@@ -145,7 +147,11 @@ mod tests {
             assert_eq!((before.required, before.replicas), (2, 2));
             let replication =
                 ReplicationAsked { factor: Some(3), read_quorum: None, write_quorum: Some(1) };
-            let alter = SystemCommand::AlterKeyspace { name: name(SECOND), replication };
+            let alter = SystemCommand::AlterKeyspace {
+                name: name(SECOND),
+                replication,
+                limits: LimitsAsked::default(),
+            };
             decide(&cluster, alter).await;
             let is_altered = || {
                 let state = cluster.session(0).unwrap().node.system().unwrap();

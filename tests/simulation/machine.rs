@@ -24,11 +24,21 @@ const WALL_START_MS: i64 = 1_767_225_600_000;
 /// How long a job on a healthy disk takes at most, in milliseconds.
 const HEALTHY_JOB_MS_MAX: u64 = 3;
 
+/// What a machine's wall clock shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wall {
+    /// Unix milliseconds.
+    pub(crate) ms: u64,
+    /// How often it was set so far: between two readings with the same number it only ran.
+    pub(crate) settings: u64,
+}
+
 /// The machine below one node.
 pub(crate) struct Machine {
     agenda: Arc<Agenda>,
     life: AtomicU64,
     skew_ms: AtomicI64,
+    clock_settings: AtomicU64,
     job_ms_max: AtomicU64,
     paused: Mutex<bool>,
     resumed: Notify,
@@ -40,6 +50,7 @@ impl Machine {
             agenda,
             life: AtomicU64::new(0),
             skew_ms: AtomicI64::new(0),
+            clock_settings: AtomicU64::new(0),
             job_ms_max: AtomicU64::new(HEALTHY_JOB_MS_MAX),
             paused: Mutex::new(false),
             resumed: Notify::new(),
@@ -59,6 +70,16 @@ impl Machine {
     /// Sets the wall clock apart from the others', in milliseconds.
     pub(crate) fn set_skew_ms(&self, skew_ms: i64) {
         self.skew_ms.store(skew_ms, SeqCst);
+        self.clock_settings.fetch_add(1, SeqCst);
+    }
+
+    /// What the wall clock shows.
+    pub(crate) fn wall(&self) -> Wall {
+        let since_start_ms =
+            i64::try_from(self.agenda.now().0 / 1000).expect("runs end within years");
+        let wall_ms = WALL_START_MS + since_start_ms + self.skew_ms.load(SeqCst);
+        let ms = u64::try_from(wall_ms).expect("clocks stay past 1970");
+        Wall { ms, settings: self.clock_settings.load(SeqCst) }
     }
 
     /// Makes disk jobs take up to this many milliseconds; `None` for a healthy disk.
@@ -125,9 +146,7 @@ impl Env for SimEnv {
     }
 
     fn wall_ms(&self) -> u64 {
-        let since_start_ms = i64::try_from(self.now().0 / 1000).expect("runs end within years");
-        let wall_ms = WALL_START_MS + since_start_ms + self.machine.skew_ms.load(SeqCst);
-        u64::try_from(wall_ms).expect("clocks stay past 1970")
+        self.machine.wall().ms
     }
 
     fn random(&self) -> u64 {

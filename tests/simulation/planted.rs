@@ -30,18 +30,21 @@ pub(crate) enum Planted {
     SwallowedRepairs,
     /// The same once clients have stopped: then every write is a repair.
     SwallowedRepairsOfAnyClass,
+    /// Hints and repairs forget that their value is to end.
+    ForgottenExpiries,
     /// Forwarded commands lose their session: nothing tells them from their repetition.
     StrippedSessions,
 }
 
 impl Planted {
-    pub(crate) const ALL: [Planted; 6] = [
+    pub(crate) const ALL: [Planted; 7] = [
         Planted::SwallowedWrites,
         Planted::ForgetfulDisk,
         Planted::AlteredValues,
         Planted::EmptyAnswers,
         Planted::BlockedHints,
         Planted::SwallowedRepairs,
+        Planted::ForgottenExpiries,
     ];
 
     /// Those that strong keyspaces show.
@@ -64,6 +67,7 @@ impl Planted {
                 &[invariants::quorum_read_sees_acknowledged_quorum_write::NAME]
             }
             Planted::BlockedHints => &[invariants::hints_drain_after_healing::NAME],
+            Planted::ForgottenExpiries => &[invariants::values_end_in_time::NAME],
             Planted::StrippedSessions => &[
                 invariants::session_at_most_once::NAME,
                 invariants::sessions_execute_once::NAME,
@@ -98,6 +102,10 @@ impl Planted {
             (Planted::BlockedHints, _) if class == Class::Hint => (None, None),
             (Planted::SwallowedRepairs, Message::Write(write)) if class != Class::Client => {
                 (None, Some(acknowledge(&write)))
+            }
+            (Planted::ForgottenExpiries, Message::Write(mut write)) if class != Class::Client => {
+                write.row.record.expires_at = None;
+                (Some(Message::Write(write)), None)
             }
             (Planted::SwallowedRepairsOfAnyClass, Message::Write(write)) => {
                 (None, Some(acknowledge(&write)))

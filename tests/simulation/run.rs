@@ -181,6 +181,7 @@ fn scenario(dice: &Dice) -> Scenario {
         sloppy: dice.chance(400),
         think_ms_max,
         second: keyspaces::second(&dice),
+        ttl_per_mille: dice.fork("expiry").pick(&[0, 300, 900]),
     };
     // Faults fall into the time in which the clients are at work, and a little beyond.
     let phase = Duration::from_millis((think_ms_max / 2 + 100) * operations);
@@ -232,6 +233,7 @@ fn strong_scenario(dice: &Dice) -> Scenario {
         keys: 3,
         sloppy: false,
         second: None,
+        ttl_per_mille: 0,
         think_ms_max: think_ms_max * 4,
     };
     let looks_every = Duration::from_millis(dice.pick(&[50, 200, 1000]));
@@ -259,6 +261,7 @@ fn ring_scenario(dice: &Dice) -> Scenario {
         operations_per_client: usize::try_from(operations).expect("few operations"),
         keys: usize::try_from(dice.between(2, 12)).expect("few keys"),
         sloppy: dice.chance(300),
+        ttl_per_mille: dice.pick(&[0, 0, 200]),
         think_ms_max,
         second: keyspaces::second(&dice).filter(|second| second.factor <= 2),
     };

@@ -31,6 +31,8 @@ pub(crate) struct Workload {
     pub(crate) second: Option<Replication>,
     /// Whether some writes allow fallbacks to count.
     pub(crate) sloppy: bool,
+    /// How many values expire, in a thousandth.
+    pub(crate) ttl_per_mille: u64,
     /// Longest pause of a client between two operations, in milliseconds.
     pub(crate) think_ms_max: u64,
 }
@@ -67,6 +69,7 @@ impl Client {
             if action != Action::Get && self.dice.chance(300) {
                 options.context = seen.get(&key).copied();
             }
+            options.ttl = self.ttl(&action, count);
             let request = Request { machine, key: key.clone(), action, options };
             let answer = ask(&self.cluster, &self.history, self.number, request).await;
             if let Some(version) = answer.and_then(|answer| version_of(&answer)) {
@@ -82,6 +85,14 @@ impl Client {
             45..52 => Action::Delete,
             _ => Action::Get,
         }
+    }
+
+    /// Drawn apart from all else, so that runs without expiries are as they were before there were
+    /// any.
+    fn ttl(&self, action: &Action, count: usize) -> Option<Duration> {
+        let mut dice = self.dice.fork(&format!("ttl {count}"));
+        let expires = matches!(action, Action::Put(_)) && dice.chance(self.workload.ttl_per_mille);
+        expires.then(|| Duration::from_millis(dice.pick(&[1, 100, 1_000, 5_000, 30_000])))
     }
 
     fn options(&mut self, action: &Action, key: &Key) -> RequestOptions {
@@ -130,7 +141,8 @@ pub(crate) async fn ask(
     let mut request = request;
     request.options.keyspace = keyspaces::of_key(&request.key);
     let Request { machine, key, action, options } = &request;
-    let ticket = history.invoke((client, *machine), key, action, options);
+    let clock = cluster.machine(*machine);
+    let ticket = history.invoke((client, *machine, clock.wall()), key, action, options);
     cluster.note(format_args!("c{client} asks {machine} {key} {action:?} {options:?}"));
     let node = session.clone();
     let answer = tokio::select! {
@@ -144,7 +156,7 @@ pub(crate) async fn ask(
         format_args!("c{client} is told {}", shortly(&answer)),
         |counts| counts.answers += 1,
     );
-    history.answer(ticket, answer.clone());
+    history.answer(ticket, answer.clone(), clock.wall());
     Some(answer)
 }
 

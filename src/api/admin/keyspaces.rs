@@ -10,6 +10,7 @@ use crate::node::request::RequestError;
 use crate::node::service::Node;
 use crate::proto::v1;
 use crate::protocol::system::keyspace::{Keyspace, Mode, ReplicationAsked};
+use crate::protocol::system::limits::LimitsAsked;
 use crate::protocol::system::settings::Replication;
 use crate::protocol::system::{SystemCommand, SystemReply, SystemState};
 
@@ -36,13 +37,14 @@ pub(super) async fn create(
     timeout: Option<Duration>,
 ) -> Result<v1::Keyspace, RequestError> {
     let v1::CreateKeyspaceRequest { replication_factor, read_quorum, write_quorum, .. } = asked;
+    let limits = limits(asked.limit_operations_per_second, asked.limit_bytes_per_second);
     let mode = mode_named(&asked.mode)?;
     let replication = Some(replication(replication_factor, read_quorum, write_quorum));
-    let command = SystemCommand::CreateKeyspace { name: asked.name, mode, replication };
+    let command = SystemCommand::CreateKeyspace { name: asked.name, mode, replication, limits };
     node.decide_here(command, timeout, |reply, state| keyspace(reply, state).map(Into::into)).await
 }
 
-/// Changes N, R or W of a quorum keyspace.
+/// Changes N, R or W of a quorum keyspace, or the limits of any.
 ///
 /// # Errors
 /// [`RequestError`]; with an unknown outcome when it is not seen here in time.
@@ -52,12 +54,15 @@ pub(super) async fn alter(
     timeout: Option<Duration>,
 ) -> Result<v1::Keyspace, RequestError> {
     let replication = replication(asked.replication_factor, asked.read_quorum, asked.write_quorum);
-    if replication == ReplicationAsked::default() {
-        let problem = "nothing is to be changed; give n, r or w";
+    let limits = limits(asked.limit_operations_per_second, asked.limit_bytes_per_second);
+    if replication == ReplicationAsked::default() && limits.is_nothing() {
+        let problem = "nothing is to be changed; give n, r, w or a limit";
         return Err(convert::invalid("replication_factor", problem));
     }
-    let command = SystemCommand::AlterKeyspace { name: asked.name, replication };
-    let altered = |keyspace: &&Keyspace| holds(keyspace.replication, replication);
+    let command = SystemCommand::AlterKeyspace { name: asked.name, replication, limits };
+    let altered = |keyspace: &&Keyspace| {
+        holds(keyspace.replication, replication) && limits.over(keyspace.limits) == keyspace.limits
+    };
     let seen = |reply: &SystemReply, state: &SystemState| {
         keyspace(reply, state).filter(altered).map(Into::into)
     };
@@ -107,6 +112,11 @@ fn replication(n: u32, r: u32, w: u32) -> ReplicationAsked {
     ReplicationAsked { factor: asked(n), read_quorum: asked(r), write_quorum: asked(w) }
 }
 
+/// Limits as asked for; 0 lifts one.
+fn limits(operations_per_second: Option<u64>, bytes_per_second: Option<u64>) -> LimitsAsked {
+    LimitsAsked { operations_per_second, bytes_per_second }
+}
+
 /// Whether a keyspace has what was asked for.
 fn holds(held: Replication, asked: ReplicationAsked) -> bool {
     let same = |asked: Option<u32>, held: u32| asked.is_none_or(|asked| asked == held);
@@ -125,6 +135,8 @@ impl From<&Keyspace> for v1::Keyspace {
             read_quorum: keyspace.replication.read_quorum,
             write_quorum: keyspace.replication.write_quorum,
             weak: keyspace.is_weak(),
+            limit_operations_per_second: keyspace.limits.operations_per_second,
+            limit_bytes_per_second: keyspace.limits.bytes_per_second,
         }
     }
 }
@@ -133,6 +145,7 @@ impl From<&Keyspace> for v1::Keyspace {
 mod tests {
     use super::*;
     use crate::protocol::system::keyspace::Marker;
+    use crate::protocol::system::limits::KeyspaceLimits;
     use crate::types::{KeyspaceId, LogIndex};
 
     #[test]
@@ -146,6 +159,7 @@ mod tests {
             created: Marker { index: LogIndex(1), request_id: 2 },
             dropped: None,
             altered_by: Vec::new(),
+            limits: KeyspaceLimits { operations_per_second: Some(9), bytes_per_second: Some(10) },
         });
         let expected = v1::Keyspace {
             name: "orders".to_owned(),
@@ -155,6 +169,8 @@ mod tests {
             read_quorum: 1,
             write_quorum: 3,
             weak: true,
+            limit_operations_per_second: Some(9),
+            limit_bytes_per_second: Some(10),
         };
         assert_eq!(sent, expected);
     }

@@ -22,6 +22,7 @@ impl From<status::NodeStatus> for v1::StatusResponse {
             activities: status.activities.into_iter().map(Into::into).collect(),
             warnings: status.warnings,
             raft: Some(status.raft.into()),
+            hot_keys: status.hot_keys.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -83,6 +84,17 @@ impl From<status::RaftStatus> for v1::RaftSummary {
             system_leader: raft.system_leader.map(|node| node.to_string()).unwrap_or_default(),
             snapshots_sent: raft.snapshots_sent,
             snapshots_installed: raft.snapshots_installed,
+        }
+    }
+}
+
+impl From<status::HotKey> for v1::HotKey {
+    fn from(hot: status::HotKey) -> Self {
+        v1::HotKey {
+            keyspace: hot.keyspace,
+            key: hot.key,
+            requests_per_second: hot.requests_per_second,
+            share_percent: hot.share_percent,
         }
     }
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use tonic::metadata::MetadataValue;
 
 use super::*;
-use crate::types::{Incarnation, Timestamp};
+use crate::types::{Expiry, Incarnation, Timestamp};
 
 fn message(result: Result<impl std::fmt::Debug, RequestError>) -> String {
     result.expect_err("an error was due").to_string()
@@ -117,6 +117,7 @@ fn receipts_carry_everything() {
         under_replicated: true,
         consistency: Some("lease"),
         leader: Some(NodeId(5)),
+        expires_at: Some(Expiry(6)),
     });
     assert_eq!(sent.version, "0000000000000001-0000000000000002");
     assert_eq!((sent.required, sent.replicas, sent.under_replicated), (2, 3, true));
@@ -125,7 +126,9 @@ fn receipts_carry_everything() {
     assert_eq!(sent.fallbacks, ["0000000000000002"]);
     assert_eq!(sent.repaired, ["0000000000000004"]);
     assert_eq!((sent.consistency.as_str(), sent.leader.as_str()), ("lease", "0000000000000005"));
+    assert_eq!(sent.expires_at_ms, Some(6));
     let none = receipt(&Receipt::default());
+    assert_eq!(none.expires_at_ms, None);
     assert_eq!((none.version, none.consistency, none.leader), Default::default());
 }
 

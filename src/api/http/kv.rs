@@ -51,7 +51,9 @@ impl Asked {
         let options = query::options(operation, &parts.uri, node.limits())?;
         let options = match operation {
             Operation::Read => condition::of_read(&parts.headers, options)?,
-            Operation::Write | Operation::Append => condition::of_write(&parts.headers, options)?,
+            Operation::Put | Operation::Write | Operation::Append => {
+                condition::of_write(&parts.headers, options)?
+            }
         };
         let keyspace = place.keyspace.map(Arc::from);
         let key = Key::from(place.key.as_str());
@@ -68,7 +70,7 @@ async fn get(node: &Node, parts: &Parts) -> Result<Response, HttpError> {
 }
 
 async fn put(node: &Node, parts: &Parts, body: Body) -> Result<Response, HttpError> {
-    let Asked { name, key, options } = Asked::of(Operation::Write, node, parts)?;
+    let Asked { name, key, options } = Asked::of(Operation::Put, node, parts)?;
     let (value, text) = sent_value(node, parts, body).await?;
     let written = node.put(key.clone(), value, options).await;
     let receipt = written.map_err(|error| refused(node, &key, error))?;

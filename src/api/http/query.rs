@@ -9,7 +9,7 @@ use axum::extract::Query;
 use axum::http::Uri;
 
 use crate::api::convert::{self, invalid, strong};
-use crate::config::Limits;
+use crate::config::{Limits, units};
 use crate::node::request::{RequestError, RequestOptions};
 use crate::proto::v1;
 
@@ -18,7 +18,9 @@ use crate::proto::v1;
 pub(crate) enum Operation {
     /// GET and HEAD.
     Read,
-    /// PUT and DELETE, and POST of a transaction.
+    /// PUT.
+    Put,
+    /// DELETE, and POST of a transaction.
     Write,
     /// POST to a key, which says by `op` what is to be done.
     Append,
@@ -30,6 +32,7 @@ impl Operation {
     fn parameters(self) -> &'static [&'static str] {
         match self {
             Operation::Read => &["r", "level", "timeout", "consistency", "max_staleness"],
+            Operation::Put => &["w", "level", "timeout", "sloppy", "context", "ttl"],
             Operation::Write => &["w", "level", "timeout", "sloppy", "context"],
             Operation::Append => &["op", "w", "level", "timeout", "sloppy", "context"],
         }
@@ -38,6 +41,7 @@ impl Operation {
     fn described(self) -> String {
         let who = match self {
             Operation::Read => "a read",
+            Operation::Put => "a PUT",
             Operation::Write => "a write",
             Operation::Append => "a POST to a key",
         };
@@ -114,6 +118,7 @@ impl Asked {
                 options.level = Some(value.parse().map_err(|error: String| invalid(name, error))?);
             }
             "timeout" => options.timeout = Some(timeout(value, limits)?),
+            "ttl" => options.ttl = Some(ttl(value)?),
             "sloppy" => options.sloppy = Some(truth(name, value)?),
             "consistency" => self.promise = promise(value)?,
             "max_staleness" => self.max_staleness = Some(duration(name, value)?),
@@ -167,6 +172,12 @@ fn timeout(value: &str, limits: &Limits) -> Result<Duration, RequestError> {
     Ok(asked)
 }
 
+/// How long a value lives; the node judges how long it may.
+fn ttl(value: &str) -> Result<Duration, RequestError> {
+    units::parse_duration(value)
+        .map_err(|right| invalid("ttl", format!("{value:?} is not a ttl; {right}")))
+}
+
 fn duration(name: &'static str, value: &str) -> Result<Duration, RequestError> {
     parse_duration(value).ok_or_else(|| no_duration(name, value))
 }
@@ -192,7 +203,7 @@ fn parse_duration(value: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use Operation::{Append, Read, Write};
+    use Operation::{Append, Put, Read, Write};
 
     use super::*;
     use crate::protocol::consistency::Consistency;
@@ -223,6 +234,8 @@ mod tests {
         assert_eq!(parse(Read, "?timeout=250"), asked(millis(250)));
         assert_eq!(parse(Write, "?sloppy=false"), asked(|o| o.sloppy = Some(false)));
         assert_eq!(parse(Write, "?sloppy=true"), asked(|o| o.sloppy = Some(true)));
+        assert_eq!(parse(Put, "?ttl=90s"), asked(|o| o.ttl = Some(Duration::from_secs(90))));
+        assert_eq!(parse(Put, "?ttl=2h&w=2").map(|o| o.ttl), Ok(Some(Duration::from_secs(7200))));
         let version = Version { timestamp: Timestamp(1), incarnation: Incarnation(2) };
         let query = format!("?context={version}");
         assert_eq!(parse(Write, &query), asked(|o| o.context = Some(version)));
@@ -278,6 +291,10 @@ mod tests {
             (Read, "?consistency=stale&max_staleness=x", vec!["max_staleness: ", "\"x\""]),
             (Read, "?consistency=lease&max_staleness=1", vec!["max_staleness: ", "stale"]),
             (Write, "?consistency=lease", vec!["query: ", "\"consistency\"", "a write takes w"]),
+            (Put, "?ttl=30", vec!["ttl: ", "\"30\" is not a ttl", "ms, s, m, h or d"]),
+            (Put, "?ttl=1s&ttl=2s", vec!["ttl: ", "twice"]),
+            (Write, "?ttl=30s", vec!["query: ", "\"ttl\"", "a write takes w"]),
+            (Read, "?ttl=30s", vec!["query: ", "\"ttl\"", "a read takes r"]),
             (Write, "?context=1", vec!["context: ", "\"1\"", "receipt's version"]),
         ];
         for (operation, query, parts) in cases {

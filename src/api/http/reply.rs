@@ -1,9 +1,10 @@
 //! Bodies and headers of HTTP replies.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Json;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -14,6 +15,8 @@ use crate::types::{NodeId, Version};
 
 /// The header that carries the receipt where the body does not.
 pub(crate) const RECEIPT_HEADER: &str = "coterie-receipt";
+/// The header that tells when a value ends, in Unix milliseconds.
+pub(crate) const EXPIRES_AT_HEADER: HeaderName = HeaderName::from_static("x-coterie-expires-at");
 
 /// An error with its status and body.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,12 +27,14 @@ pub(crate) struct HttpError {
     outcome: Option<&'static str>,
     found: Option<Box<Found>>,
     leader: Option<SocketAddr>,
+    retry_after: Option<Duration>,
 }
 
 impl HttpError {
     /// An error that concerns no replica.
     pub(crate) fn new(status: StatusCode, code: &'static str, message: String) -> Self {
-        HttpError { status, code, message, outcome: None, found: None, leader: None }
+        let (outcome, found, leader, retry_after) = (None, None, None, None);
+        HttpError { status, code, message, outcome, found, leader, retry_after }
     }
 
     /// The same error, naming the node that leads what was asked.
@@ -80,6 +85,7 @@ impl From<RequestError> for HttpError {
             outcome: Some(error.outcome().name()),
             found: Found::of(&error),
             leader: None,
+            retry_after: error.retry_after(),
         }
     }
 }
@@ -89,10 +95,19 @@ impl IntoResponse for HttpError {
         let (error, code, outcome) = (self.message.as_str(), self.code, self.outcome);
         let found = self.found.as_deref();
         let tag = found.and_then(Found::etag).map(|tag| (header::ETAG, tag));
-        let headers: HeaderMap = tag.into_iter().collect();
+        let waits = self.retry_after.into_iter().flat_map(retry_headers);
+        let headers: HeaderMap = tag.into_iter().chain(waits).collect();
         let body = Json(ErrorBody { error, code, outcome, found });
         with_leader((self.status, headers, body).into_response(), self.leader)
     }
+}
+
+/// How long to wait before asking again: in whole seconds, as HTTP has it (RFC 9110, section
+/// 10.2.3), and to the millisecond.
+fn retry_headers(wait: Duration) -> [(HeaderName, HeaderValue); 2] {
+    let ms = error::milliseconds(wait);
+    let exactly = HeaderName::from_static(error::RETRY_AFTER_TRAILER);
+    [(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000))), (exactly, HeaderValue::from(ms))]
 }
 
 /// A response that names the node that leads what was asked, if it is known.
@@ -137,6 +152,8 @@ struct ReceiptBody<'a> {
     consistency: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     leader: Option<NodeId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at_ms: Option<u64>,
 }
 
 impl<'a> From<&'a Receipt> for ReceiptBody<'a> {
@@ -152,6 +169,7 @@ impl<'a> From<&'a Receipt> for ReceiptBody<'a> {
             under_replicated: receipt.under_replicated,
             consistency: receipt.consistency,
             leader: receipt.leader,
+            expires_at_ms: receipt.expires_at.map(|end| end.0),
         }
     }
 }
@@ -168,7 +186,7 @@ struct AnswerBody<'a> {
 /// A key's answer in JSON, with the value where it is text.
 pub(crate) fn answer(key: &str, value: Option<&str>, receipt: &Receipt) -> Response {
     let body = AnswerBody { key, value, receipt: receipt.into() };
-    (etag_headers(receipt), Json(body)).into_response()
+    (value_headers(receipt), Json(body)).into_response()
 }
 
 #[derive(Serialize)]
@@ -185,7 +203,7 @@ pub(crate) fn appended(key: &str, done: &Transacted) -> Response {
     // The step stands last, behind its condition.
     let value_bytes = done.results.last().map_or(0, |result| result.value_bytes);
     let body = AppendedBody { key, value_bytes, receipt: (&done.receipt).into() };
-    (etag_headers(&done.receipt), Json(body)).into_response()
+    (value_headers(&done.receipt), Json(body)).into_response()
 }
 
 #[derive(Serialize)]
@@ -211,7 +229,7 @@ pub(crate) fn transacted(done: &Transacted) -> Response {
 
 /// An answer without a JSON body: its receipt stands in a header.
 pub(crate) fn receipt_headers(receipt: &Receipt) -> HeaderMap {
-    let mut headers = etag_headers(receipt);
+    let mut headers = value_headers(receipt);
     // A receipt is made of digits, hexadecimal ids and fixed names, so it is ASCII.
     let json = serde_json::to_string(&ReceiptBody::from(receipt)).unwrap_or_default();
     if let Ok(value) = HeaderValue::try_from(json) {
@@ -220,9 +238,13 @@ pub(crate) fn receipt_headers(receipt: &Receipt) -> HeaderMap {
     headers
 }
 
-fn etag_headers(receipt: &Receipt) -> HeaderMap {
+/// What is known of the value that was written or read: its version, and when it ends.
+fn value_headers(receipt: &Receipt) -> HeaderMap {
     let tag = receipt.version.and_then(|version| HeaderValue::try_from(etag(version)).ok());
-    tag.map(|tag| (header::ETAG, tag)).into_iter().collect()
+    let end = receipt.expires_at.map(|end| HeaderValue::from(end.0));
+    let tag = tag.map(|tag| (header::ETAG, tag));
+    let end = end.map(|end| (EXPIRES_AT_HEADER, end));
+    tag.into_iter().chain(end).collect()
 }
 
 /// The entity tag of a version.

@@ -53,6 +53,7 @@ fn only_what_is_safe_is_repeated() {
     let unavailable = said(Code::Unavailable, "quorum_unavailable", Some(NotAttempted));
     let timeout = said(Code::DeadlineExceeded, "timeout", Some(Unknown));
     let read_failed = said(Code::Aborted, "quorum_failed", Some(Failed));
+    let busy = said(Code::ResourceExhausted, OVERLOADED, Some(Failed));
     let no_words = said(Code::Unavailable, "", None);
     let invalid = said(Code::InvalidArgument, "invalid_argument", Some(NotAttempted));
     let cases: Vec<(&str, Effect, Heard, &str, Outcome)> = vec![
@@ -70,6 +71,8 @@ fn only_what_is_safe_is_repeated() {
         ("failed", Once, read_failed.clone(), "give up", Failed),
         ("failed", Idempotent, read_failed.clone(), "give up", Failed),
         ("failed", Read, read_failed, "again", Failed),
+        ("all busy", Once, busy.clone(), "again", Failed),
+        ("all busy", Read, busy, "again", Failed),
         ("no words", Once, no_words.clone(), "give up", Unknown),
         ("no words", Session, no_words, "again", Unknown),
         ("invalid", Session, invalid.clone(), "give up", NotAttempted),
@@ -150,6 +153,24 @@ fn another_node_is_asked_at_once_and_the_same_after_a_rest() {
     assert_eq!(rest(&mut quest, "a:1", &named), 80, "but not for ever");
     let overloaded = said(Code::ResourceExhausted, "overloaded", Some(Outcome::NotAttempted));
     assert_eq!(rest(&mut Quest::new(Effect::Once, Patience::Lasting), "a:1", &overloaded), 10);
+}
+
+#[test]
+fn a_node_that_asks_to_be_left_alone_is_and_so_are_the_others() {
+    let refused = |ms| {
+        let retry_after = Some(Duration::from_millis(ms));
+        let heard = said(Code::ResourceExhausted, OVERLOADED, Some(Outcome::NotAttempted));
+        Heard { retry_after, ..heard }
+    };
+    let rest = |heard: &Heard, random| {
+        let mut quest = Quest::new(Effect::Once, Patience::Lasting);
+        match quest.judge(&node("a:1"), heard, 3, random) {
+            Next::Again { after } => after.as_millis(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((rest(&refused(70), 0), rest(&refused(70), 35)), (70, 105));
+    assert_eq!(rest(&refused(1), 0), 10, "never less than without the wish");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::net::conversion::{
-    ConversionError, decode_duration, decode_group, decode_version, encode_duration, encode_group,
-    encode_version, required, unknown,
+    ConversionError, decode_duration, decode_expiry, decode_group, decode_version, encode_duration,
+    encode_expiry, encode_group, encode_version, required, unknown,
 };
 use crate::proto::cluster as wire;
 use crate::proto::cluster::forward_reply::Outcome;
@@ -107,12 +107,14 @@ pub(super) fn decode_reply(reply: wire::ForwardReply) -> Result<Message, Convers
 }
 
 fn encode_record(record: Record) -> wire::Record {
-    wire::Record { version: encode_version(record.version), value: record.value }
+    let Record { version, value, expires_at } = record;
+    let expires_at_ms = encode_expiry(expires_at);
+    wire::Record { version: encode_version(version), value, expires_at_ms }
 }
 
 fn decode_record(record: wire::Record) -> Result<Record, ConversionError> {
     let version = decode_version(record.version, "Record.version")?;
-    Ok(Record { version, value: record.value })
+    Ok(Record::new(version, record.value).expiring(decode_expiry(record.expires_at_ms)))
 }
 
 fn encode_refusal(refusal: ForwardRefusal) -> wire::ForwardRefused {

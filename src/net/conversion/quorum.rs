@@ -1,18 +1,18 @@
 //! Reads, writes and scans of `quorum` keyspaces.
 
 use crate::net::conversion::{
-    ConversionError, decode_duration, decode_version, encode_duration, encode_version, required,
-    unknown,
+    ConversionError, decode_duration, decode_expiry, decode_version, encode_duration,
+    encode_expiry, encode_version, required, unknown,
 };
 use crate::proto::cluster as wire;
 use crate::protocol::message::{
-    Compare, Found, Holding, Message, Read, ReadReply, Refusal, RequestId, Scan, ScanPage,
+    Class, Compare, Found, Holding, Message, Read, ReadReply, Refusal, RequestId, Scan, ScanPage,
     ScanReply, Want, Write, WriteReply,
 };
 use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 pub(super) fn encode_write(write: Write) -> wire::Write {
-    let Write { request, row, epoch, hint_for, time_left } = write;
+    let Write { request, row, epoch, hint_for, class, time_left } = write;
     wire::Write {
         request: request.0,
         keyspace: row.keyspace.0,
@@ -22,20 +22,43 @@ pub(super) fn encode_write(write: Write) -> wire::Write {
         hint_for: hint_for.map(|node| node.0),
         time_left_us: encode_duration(time_left),
         epoch: epoch.0,
+        expires_at_ms: encode_expiry(row.record.expires_at),
+        class: encode_class(class),
     }
 }
 
 pub(super) fn decode_write(write: wire::Write) -> Result<Message, ConversionError> {
     let version = decode_version(write.version, "Write.version")?;
-    let record = Record { version, value: write.value };
+    let record = Record::new(version, write.value).expiring(decode_expiry(write.expires_at_ms));
     let row = Row { keyspace: KeyspaceId(write.keyspace), key: Key(write.key), record };
     Ok(Message::Write(Write {
         request: RequestId(write.request),
         row,
         epoch: Epoch(write.epoch),
         hint_for: write.hint_for.map(NodeId),
+        class: decode_class(write.class)?,
         time_left: decode_duration(write.time_left_us),
     }))
+}
+
+fn encode_class(class: Class) -> i32 {
+    i32::from(match class {
+        Class::Client => wire::Class::Client,
+        Class::Repair => wire::Class::Repair,
+        Class::Hint => wire::Class::Hint,
+        Class::Transfer => wire::Class::Transfer,
+        Class::AntiEntropy => wire::Class::AntiEntropy,
+    })
+}
+
+fn decode_class(value: i32) -> Result<Class, ConversionError> {
+    Ok(match wire::Class::try_from(value).map_err(|_| unknown("Write.class", value))? {
+        wire::Class::Client => Class::Client,
+        wire::Class::Repair => Class::Repair,
+        wire::Class::Hint => Class::Hint,
+        wire::Class::Transfer => Class::Transfer,
+        wire::Class::AntiEntropy => Class::AntiEntropy,
+    })
 }
 
 pub(super) fn encode_write_reply(reply: &WriteReply, frame: &mut wire::Frame) {
@@ -93,10 +116,14 @@ fn encode_found(found: Found, to: &mut wire::ReadReply) {
     let holding = match found.holding {
         None => wire::Holding::Nothing,
         Some(Holding::Version(_)) => wire::Holding::Version,
-        Some(Holding::Record(Record { value: None, .. })) => wire::Holding::Tombstone,
-        Some(Holding::Record(Record { value: Some(value), .. })) => {
-            to.value = value;
-            wire::Holding::Value
+        Some(Holding::Record(record)) => {
+            to.expires_at_ms = encode_expiry(record.expires_at);
+            let holding = match record.value {
+                None => wire::Holding::Tombstone,
+                Some(_) => wire::Holding::Value,
+            };
+            to.value = record.value.unwrap_or_default();
+            holding
         }
     };
     to.holding = i32::from(holding);
@@ -114,16 +141,16 @@ pub(super) fn decode_read_reply(reply: wire::ReadReply) -> Result<Message, Conve
 fn decode_holding(reply: wire::ReadReply) -> Result<Option<Holding>, ConversionError> {
     const FIELD: &str = "ReadReply.holding";
     let version = || decode_version(reply.version, "ReadReply.version");
+    let record = |value| {
+        let record = Record::new(version()?, value);
+        Ok(Some(Holding::Record(record.expiring(decode_expiry(reply.expires_at_ms)))))
+    };
     Ok(match wire::Holding::try_from(reply.holding).map_err(|_| unknown(FIELD, reply.holding))? {
         wire::Holding::Unspecified => return Err(ConversionError::Missing { field: FIELD }),
         wire::Holding::Nothing => None,
         wire::Holding::Version => Some(Holding::Version(version()?)),
-        wire::Holding::Tombstone => {
-            Some(Holding::Record(Record { version: version()?, value: None }))
-        }
-        wire::Holding::Value => {
-            Some(Holding::Record(Record { version: version()?, value: Some(reply.value) }))
-        }
+        wire::Holding::Tombstone => record(None)?,
+        wire::Holding::Value => record(Some(reply.value))?,
     })
 }
 
@@ -173,7 +200,9 @@ pub(super) fn encode_scan_reply(reply: ScanReply) -> wire::ScanReply {
 }
 
 fn encode_row((key, record): (Key, Record)) -> wire::Row {
-    wire::Row { key: key.0, version: encode_version(record.version), value: record.value }
+    let version = encode_version(record.version);
+    let expires_at_ms = encode_expiry(record.expires_at);
+    wire::Row { key: key.0, version, value: record.value, expires_at_ms }
 }
 
 pub(super) fn decode_scan_reply(reply: wire::ScanReply) -> Result<Message, ConversionError> {
@@ -190,7 +219,8 @@ pub(super) fn decode_scan_reply(reply: wire::ScanReply) -> Result<Message, Conve
 
 fn decode_row(row: wire::Row) -> Result<(Key, Record), ConversionError> {
     let version = decode_version(row.version, "Row.version")?;
-    Ok((Key(row.key), Record { version, value: row.value }))
+    let record = Record::new(version, row.value).expiring(decode_expiry(row.expires_at_ms));
+    Ok((Key(row.key), record))
 }
 
 fn encode_refusal(refusal: Refusal) -> i32 {

@@ -2,7 +2,8 @@
 
 use crate::net::conversion::log::{decode_start, encode_start};
 use crate::net::conversion::{
-    ConversionError, decode_group, decode_version, encode_group, encode_version, unknown,
+    ConversionError, decode_expiry, decode_group, decode_version, encode_expiry, encode_group,
+    encode_version, unknown,
 };
 use crate::proto::cluster as wire;
 use crate::protocol::message::{Message, SnapshotChunk, SnapshotRefusal, SnapshotReply};
@@ -49,12 +50,13 @@ fn encode_row(row: Row) -> wire::SnapshotRow {
         key: row.key.0,
         version: encode_version(row.record.version),
         value: row.record.value,
+        expires_at_ms: encode_expiry(row.record.expires_at),
     }
 }
 
 fn decode_row(row: wire::SnapshotRow) -> Result<Row, ConversionError> {
     let version = decode_version(row.version, "SnapshotRow.version")?;
-    let record = Record { version, value: row.value };
+    let record = Record::new(version, row.value).expiring(decode_expiry(row.expires_at_ms));
     Ok(Row { keyspace: KeyspaceId(row.keyspace), key: Key(row.key), record })
 }
 

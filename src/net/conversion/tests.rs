@@ -6,10 +6,11 @@ use prost::Message as _;
 
 use super::*;
 use crate::protocol::message::{
-    Compare, Found, Holding, Read, ReadReply, Refusal, Scan, ScanPage, ScanReply, Want, Write,
+    Class, Compare, Found, Holding, Read, ReadReply, Refusal, Scan, ScanPage, ScanReply, Want,
+    Write,
 };
 use crate::protocol::raft::message::Body;
-use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
+use crate::types::{Epoch, Expiry, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 mod groups;
 
@@ -25,7 +26,9 @@ fn version() -> impl Strategy<Value = Version> {
 }
 
 fn record() -> impl Strategy<Value = Record> {
-    (version(), prop::option::of(bytes())).prop_map(|(version, value)| Record { version, value })
+    let expires_at = prop::option::of(any::<u64>().prop_map(Expiry));
+    (version(), prop::option::of(bytes()), expires_at)
+        .prop_map(|(version, value, expires_at)| Record { version, value, expires_at })
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
@@ -34,7 +37,8 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 
 fn write() -> impl Strategy<Value = Message> {
     let ids = any::<(u64, u32, Option<u64>, u32, u64)>();
-    (ids, bytes(), record()).prop_map(|(ids, key, record)| {
+    let class = prop::sample::select(Class::ALL.to_vec());
+    (ids, bytes(), record(), class).prop_map(|(ids, key, record, class)| {
         let (request, keyspace, hint_for, left, epoch) = ids;
         let row = Row { keyspace: KeyspaceId(keyspace), key: Key(key), record };
         Message::Write(Write {
@@ -42,6 +46,7 @@ fn write() -> impl Strategy<Value = Message> {
             row,
             epoch: Epoch(epoch),
             hint_for: hint_for.map(NodeId),
+            class,
             time_left: Duration::from_micros(u64::from(left)),
         })
     })
@@ -215,6 +220,11 @@ fn a_malformed_frame_names_the_field_at_fault() {
     let unversioned = wire::ReadReply { holding: 2, ..Default::default() };
     let replied = wire::Frame { read_replies: vec![unversioned], ..Default::default() };
     assert_eq!(error_of(replied), "ReadReply.version is missing");
+
+    let hurried = wire::Write { version: Some(wire::Version::default()), ..Default::default() };
+    let hurried = wire::Write { class: 9, ..hurried };
+    let write = wire::Frame { writes: vec![hurried], ..Default::default() };
+    assert_eq!(error_of(write), "Write.class has the unknown value 9");
 
     let scan = wire::Scan { partition: 70_000, ..Default::default() };
     let scanned = wire::Frame { scans: vec![scan], ..Default::default() };

@@ -23,10 +23,17 @@ fn reply(request: u64) -> Message {
 
 fn write(value_bytes: usize) -> Message {
     let version = Version { timestamp: Timestamp(1), incarnation: Incarnation(1) };
-    let record = Record { version, value: Some(Bytes::from(vec![0; value_bytes])) };
+    let record = Record::new(version, Some(Bytes::from(vec![0; value_bytes])));
     let row = Row { keyspace: KeyspaceId::DEFAULT, key: Key::from("k"), record };
     let time_left = std::time::Duration::from_secs(1);
-    Message::Write(Write { request: RequestId(0), row, epoch: Epoch(0), hint_for: None, time_left })
+    Message::Write(Write {
+        request: RequestId(0),
+        row,
+        epoch: Epoch(0),
+        hint_for: None,
+        class: Class::Client,
+        time_left,
+    })
 }
 
 /// One frame's messages; `None` when the stream would sleep or has ended.

@@ -4,8 +4,9 @@ use crate::net::peer::LocalPeer;
 use crate::proto::cluster::Hello;
 use crate::types::{ClusterId, Incarnation, NodeId};
 
-/// Version of `cluster.proto` that this program speaks. 1 had no groups.
-pub(crate) const PROTOCOL_VERSION: u32 = 2;
+/// Version of `cluster.proto` that this program speaks. 1 had no groups; 2 had no expiries, and
+/// would have kept for ever what was to end.
+pub(crate) const PROTOCOL_VERSION: u32 = 3;
 
 /// Why two nodes do not talk. Both read the same words, so they name both.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -140,7 +141,7 @@ mod tests {
         );
         assert_eq!(
             refusal(|hello| hello.protocol_version = 1),
-            format!("node {one} speaks peer protocol 1, node {two} speaks 2")
+            format!("node {one} speaks peer protocol 1, node {two} speaks {PROTOCOL_VERSION}")
         );
         assert_eq!(
             refusal(|hello| hello.partitions = 64),

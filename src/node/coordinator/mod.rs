@@ -141,7 +141,7 @@ impl Coordinator {
 
     /// Client requests in flight, answered ones with late replies included.
     pub(crate) fn in_flight(&self) -> usize {
-        self.writes.len() + self.reads.len()
+        self.gate.replica.admission.requests()
     }
 
     fn check_admission(&self) -> Result<(), RequestError> {

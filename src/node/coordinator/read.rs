@@ -67,7 +67,12 @@ impl Coordinator {
             let error = match self.begin_read(setup, subject).await {
                 Ok(success) => {
                     let replicas = ring.replicas_in_effect();
-                    return Ok(read_answer(success, (required, replicas), placement));
+                    return Ok(read_answer(
+                        success,
+                        (required, replicas),
+                        placement,
+                        self.clock.wall_ms(),
+                    ));
                 }
                 Err(error) => error,
             };
@@ -235,13 +240,16 @@ impl Coordinator {
         let request = Owner::Read.request(number);
         let row = Row { keyspace: subject.keyspace, key: subject.key.clone(), record };
         let (epoch, time_left) = (subject.epoch, subject.deadline.since(self.env.now()));
+        let class = if awaited { Class::Client } else { Class::Repair };
         let refused = if to == self.own {
             let reply_to = ReplyTo::Own(request);
-            let taken = self.gate.write(row, subject.partition, epoch, time_left, reply_to);
+            let urgency = (class, time_left);
+            let taken = self.gate.write(row, subject.partition, epoch, urgency, reply_to);
             taken.map_err(Turned::refusal).err()
+        } else if !self.gate.replica.admission.admits(class) {
+            Some(Refusal::Overloaded)
         } else {
-            let class = if awaited { Class::Client } else { Class::Repair };
-            let write = Write { request, row, epoch, hint_for: None, time_left };
+            let write = Write { request, row, epoch, hint_for: None, class, time_left };
             // What could not be sent is as good as refused: nothing was changed.
             self.transport.send(to, class, Message::Write(write)).err().map(|_| Refusal::NotServing)
         };
@@ -286,10 +294,13 @@ fn hear(core: &mut ReadQuorum, from: NodeId, outcome: Result<Found, Refusal>, no
     }
 }
 
+/// What the reader is told when the wall clock shows `wall_ms`. An expired record has its version,
+/// as a tombstone does, and no value.
 fn read_answer(
     success: ReadSuccess,
     (required, replicas): (u32, u32),
     placement: &Placement,
+    wall_ms: u64,
 ) -> ReadAnswer {
     let receipt = Receipt {
         version: success.record.as_ref().map(|record| record.version),
@@ -298,7 +309,9 @@ fn read_answer(
         acknowledged: success.answered,
         repaired: success.repaired,
         under_replicated: placement.is_under_replicated(),
+        expires_at: success.record.as_ref().and_then(|record| record.expires_at),
         ..Receipt::default()
     };
-    ReadAnswer { value: success.record.and_then(|record| record.value), receipt }
+    let living = success.record.filter(|record| !record.is_expired(wall_ms));
+    ReadAnswer { value: living.and_then(|record| record.value), receipt }
 }

@@ -11,12 +11,15 @@ use crate::node::coordinator::{Coordinator, Owner, placement};
 use crate::node::gate::Turned;
 use crate::node::request::{Receipt, RequestError, RequestOptions};
 use crate::node::topology::{Placement, Topology, WriteRings};
+use crate::protocol::expiry::expiry;
 use crate::protocol::message::{Class, Message, Refusal, RequestId, Write};
 use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::write::{Coming, WriteEffect, WriteQuorum, WriteSetup, WriteSuccess};
 use crate::protocol::quorum::{Outcome, Primary, QuorumError};
 use crate::protocol::ring::Ring;
-use crate::types::{Epoch, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row, Version};
+use crate::types::{
+    Epoch, Expiry, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row, Version,
+};
 
 type Answer = Result<WriteSuccess, QuorumError>;
 
@@ -60,8 +63,10 @@ impl Coordinator {
         options: &RequestOptions,
     ) -> Result<Receipt, RequestError> {
         self.check_admission()?;
+        let expires_at = self.expires_at(options)?;
         let version = self.stamp(options)?;
-        let row = Row { keyspace, key, record: Record { version, value } };
+        let record = Record::new(version, value).expiring(expires_at);
+        let row = Row { keyspace, key, record };
         let started = self.env.now();
         let deadline = started + self.timeout(options.timeout);
         let mut may_exist = false;
@@ -74,7 +79,8 @@ impl Coordinator {
             let error = match answer {
                 Ok(success) => {
                     let placement = placement(&topology, keyspace, options)?;
-                    return Ok(receipt(success, version, (required, replicas), placement));
+                    let receipt = receipt(success, version, (required, replicas), placement);
+                    return Ok(Receipt { expires_at, ..receipt });
                 }
                 Err(error) => error,
             };
@@ -200,11 +206,17 @@ impl Coordinator {
         match write.hint_for {
             Some(target) => self.handoff.keep_durably(target, write.row, reply_to),
             None => {
-                let Write { row, epoch, time_left, .. } = write;
-                let taken = self.gate.write(row, partition, epoch, time_left, reply_to);
+                let Write { row, epoch, class, time_left, .. } = write;
+                let taken = self.gate.write(row, partition, epoch, (class, time_left), reply_to);
                 taken.map_err(Turned::refusal)
             }
         }
+    }
+
+    /// The end of the value's life: counted once, here, so that all replicas have the same.
+    fn expires_at(&self, options: &RequestOptions) -> Result<Option<Expiry>, RequestError> {
+        let end = options.ttl.map(|ttl| expiry(self.clock.wall_ms(), ttl)).transpose();
+        end.map_err(|error| RequestError::Invalid { field: "ttl", problem: error.to_string() })
     }
 
     fn stamp(&self, options: &RequestOptions) -> Result<Version, RequestError> {
@@ -251,8 +263,8 @@ impl WriteOperation {
     }
 
     fn message(&self, request: RequestId, hint_for: Option<NodeId>, now: Moment) -> Write {
-        let time_left = self.deadline.since(now);
-        Write { request, row: self.row.clone(), epoch: self.epoch, hint_for, time_left }
+        let (row, epoch, time_left) = (self.row.clone(), self.epoch, self.deadline.since(now));
+        Write { request, row, epoch, hint_for, class: Class::Client, time_left }
     }
 
     fn answer(&mut self, mut answer: Answer) {

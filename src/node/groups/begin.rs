@@ -104,6 +104,7 @@ pub(crate) fn begin(
         committer: Arc::clone(&local.committer),
         transport: Arc::clone(transport),
         health: Arc::clone(&local.health),
+        meters: Arc::clone(&local.meters),
         metrics: Arc::clone(&local.metrics),
     };
     let mut driver = Driver::new(seams, Arc::clone(&gateway), host);

@@ -21,6 +21,7 @@ use crate::node::groups::incoming::Incoming;
 use crate::node::groups::outgoing::Outgoing;
 use crate::node::groups::waiting::{Answer, Asker};
 use crate::node::health::Health;
+use crate::node::keyspace_limits::Meters;
 use crate::node::tasks::Stop;
 use crate::node::topology::TopologyCell;
 use crate::protocol::message::{Class, ForwardReply, Message, Refusal};
@@ -50,6 +51,7 @@ pub(crate) struct Seams {
     pub(crate) committer: Arc<Committer>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) health: Arc<Health>,
+    pub(crate) meters: Arc<Meters>,
     pub(crate) metrics: Arc<Metrics>,
 }
 

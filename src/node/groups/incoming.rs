@@ -112,7 +112,7 @@ pub(crate) fn rows_of(
 pub(crate) fn mark(stamp: Timestamp, installing: bool) -> Row {
     let version = Version { timestamp: stamp, incarnation: Incarnation(0) };
     let value = installing.then(|| bytes::Bytes::from_static(b"1"));
-    Row { keyspace: KeyspaceId::GROUP, key: Key::from(MARK), record: Record { version, value } }
+    Row { keyspace: KeyspaceId::GROUP, key: Key::from(MARK), record: Record::new(version, value) }
 }
 
 /// A chunk whose rows are on their way to the log.

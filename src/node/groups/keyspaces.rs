@@ -9,8 +9,9 @@ use crate::storage::wal::LogRecord;
 use crate::types::KeyspaceId;
 
 impl Driver {
-    /// Makes the keyspaces of a state, before anybody here is told of them.
+    /// Makes the keyspaces of a state, and their limits, before anybody here is told of them.
     pub(super) fn make_keyspaces(&self, state: &SystemState) {
+        self.seams.meters.follow(state);
         for keyspace in state.keyspaces() {
             if let Err(error) = self.seams.store.create_keyspace(keyspace.id) {
                 self.seams.health.fail(format!("a keyspace cannot be made: {error}"));

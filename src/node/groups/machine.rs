@@ -131,7 +131,7 @@ impl SystemMachine {
     fn state_row(&self) -> Option<Row> {
         let state = self.state.as_ref()?;
         let version = Version::from(self.applied.revision);
-        let record = Record { version, value: Some(state.encode().into()) };
+        let record = Record::new(version, Some(state.encode().into()));
         Some(Row { keyspace: KeyspaceId::GROUP, key: Key::from(STATE_KEY), record })
     }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::node::committer::{Completions, ReplyTo, Submission};
 use crate::node::env::Machine;
 use crate::node::tasks::Tasks;
-use crate::protocol::message::{Found, Refusal, RequestId, Scan, ScanPage, Want};
+use crate::protocol::message::{Class, Found, Refusal, RequestId, Scan, ScanPage, Want};
 use crate::protocol::raft::entry::{Entry, HardState, LogPosition, LogStart, Payload};
 use crate::protocol::raft::membership::Membership;
 use crate::storage::files::testing::MemoryFiles;
@@ -92,7 +92,7 @@ impl Bench {
 fn row(number: u64) -> Row {
     let version = Version { timestamp: Timestamp(number), incarnation: Incarnation(1) };
     let value = Some(Bytes::from(format!("value {number}").repeat(20)));
-    let record = Record { version, value };
+    let record = Record::new(version, value);
     Row { keyspace: KeyspaceId::DEFAULT, key: Key::from(format!("key {number}")), record }
 }
 
@@ -168,7 +168,7 @@ fn row_in(keyspace: u32, number: u64) -> Row {
 impl Bench {
     fn write(&self, row: Row) -> Result<(), Refusal> {
         let time_left = std::time::Duration::from_secs(60);
-        self.local.replica.write(row, PARTITION, time_left, ReplyTo::Nobody)
+        self.local.replica.write(row, PARTITION, time_left, Class::Client, ReplyTo::Nobody)
     }
 
     fn read(&self, keyspace: u32) -> Result<Found, Refusal> {

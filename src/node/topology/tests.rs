@@ -5,6 +5,7 @@ use crate::protocol::membership::Member;
 use crate::protocol::quorum::level::Level;
 use crate::protocol::ring::RingMember;
 use crate::protocol::system::keyspace::ReplicationAsked;
+use crate::protocol::system::limits::LimitsAsked;
 use crate::protocol::system::settings::ClusterSettings;
 use crate::protocol::system::{SystemCommand, SystemRequest};
 use crate::types::{ClusterId, Epoch, Incarnation, Key, LogIndex};
@@ -20,7 +21,8 @@ pub(crate) fn asked(factor: u32, read_quorum: u32, write_quorum: u32) -> Replica
 }
 
 pub(crate) fn create(name: &str, mode: Mode, asked: Option<ReplicationAsked>) -> SystemCommand {
-    SystemCommand::CreateKeyspace { name: name.to_owned(), mode, replication: asked }
+    let (name, limits) = (name.to_owned(), LimitsAsked::default());
+    SystemCommand::CreateKeyspace { name, mode, replication: asked, limits }
 }
 
 /// What these commands make of a new cluster.
@@ -106,8 +108,8 @@ fn keyspaces_of_one_factor_share_a_ring_and_all_agree_on_partitions() {
 #[test]
 fn altered_replication_is_that_of_the_next_topology() {
     let alter = |name: &str, replication| {
-        let name = name.to_owned();
-        SystemCommand::AlterKeyspace { name, replication }
+        let (name, limits) = (name.to_owned(), LimitsAsked::default());
+        SystemCommand::AlterKeyspace { name, replication, limits }
     };
     let keyspaces = decided(vec![
         create("a", Mode::Quorum, Some(asked(3, 2, 2))),

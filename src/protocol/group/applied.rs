@@ -178,7 +178,7 @@ mod tests {
         fn no_value_panics(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let version = Version { timestamp: Timestamp(u64::MAX), incarnation: Incarnation(0) };
             let mut row = AppliedState::default().to_row();
-            row.record = crate::types::Record { version, value: Some(bytes.into()) };
+            row.record = crate::types::Record::new(version, Some(bytes.into()));
             let _ = AppliedState::from_row(&row);
         }
     }

@@ -49,7 +49,7 @@ mod tests {
 
     fn row(keyspace: u32, key: &str, revision: u64) -> Row {
         let value = Some(Bytes::from(revision.to_string()));
-        let record = Record { version: Version::from(Revision(revision)), value };
+        let record = Record::new(Version::from(Revision(revision)), value);
         Row { keyspace: KeyspaceId(keyspace), key: Key::from(key), record }
     }
 

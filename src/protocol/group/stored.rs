@@ -7,7 +7,7 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::protocol::group::codec::DecodeError;
-use crate::types::{Key, KeyspaceId, Record, Revision, Version};
+use crate::types::{Expiry, Key, KeyspaceId, Record, Revision, Version};
 
 /// A value, or what is left of one, with the revisions that made it so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,12 @@ pub enum StoredError {
     NotARevision {
         /// The record's version.
         version: Version,
+    },
+    /// Nothing expires in a strong keyspace.
+    #[error("the record ends at {} ms, and nothing does in a strong keyspace", expires_at.0)]
+    Expires {
+        /// The end that it claims.
+        expires_at: Expiry,
     },
     /// No room for the revision that created it.
     #[error("the record's value has {bytes} bytes; the revision that created it takes 8")]
@@ -87,7 +93,7 @@ impl Stored {
             bytes.put_slice(value);
             Bytes::from(bytes)
         });
-        Record { version: self.modified.into(), value }
+        Record::new(self.modified.into(), value)
     }
 
     /// Reads a record; its value is shared, not copied.
@@ -97,6 +103,9 @@ impl Stored {
     pub fn from_record(record: &Record) -> Result<Stored, StoredError> {
         let modified = Revision::of(record.version)
             .ok_or(StoredError::NotARevision { version: record.version })?;
+        if let Some(expires_at) = record.expires_at {
+            return Err(StoredError::Expires { expires_at });
+        }
         let Some(whole) = &record.value else {
             return Ok(Stored { created: modified, modified, value: None });
         };
@@ -134,11 +143,14 @@ mod tests {
     #[test]
     fn a_record_of_another_kind_is_refused_with_its_reason() {
         let version = Version { timestamp: Timestamp(5), incarnation: Incarnation(0) };
-        let with_value = |bytes: Vec<u8>| Record { version, value: Some(bytes.into()) };
-        let foreign =
-            Record { version: Version { incarnation: Incarnation(3), ..version }, value: None };
+        let with_value = |bytes: Vec<u8>| Record::new(version, Some(bytes.into()));
+        let foreign = Record::new(Version { incarnation: Incarnation(3), ..version }, None);
         let cases = [
             (foreign.clone(), StoredError::NotARevision { version: foreign.version }),
+            (
+                with_value(vec![0; 8]).expiring(Some(Expiry(9))),
+                StoredError::Expires { expires_at: Expiry(9) },
+            ),
             (with_value(vec![1, 2, 3]), StoredError::TooShort { bytes: 3 }),
             (
                 with_value(vec![6, 0, 0, 0, 0, 0, 0, 0]),

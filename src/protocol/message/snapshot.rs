@@ -147,6 +147,10 @@ fn checksum_of_rows(crc: u32, rows: &[Row]) -> u32 {
         let crc = crc32c::crc32c_append(crc, &version.timestamp.0.to_be_bytes());
         let crc = crc32c::crc32c_append(crc, &version.incarnation.0.to_be_bytes());
         let crc = add_bytes(crc, row.key.as_bytes());
+        let crc = match row.record.expires_at {
+            None => crc,
+            Some(expires_at) => add_number(crc32c::crc32c_append(crc, &[2]), expires_at.0),
+        };
         match &row.record.value {
             None => crc32c::crc32c_append(crc, &[0]),
             Some(value) => add_bytes(crc32c::crc32c_append(crc, &[1]), value),
@@ -166,12 +170,14 @@ mod tests {
     use super::*;
     use crate::protocol::raft::entry::LogPosition;
     use crate::protocol::raft::membership::Membership;
-    use crate::types::{Incarnation, Key, KeyspaceId, NodeId, Record, Term, Timestamp, Version};
+    use crate::types::{
+        Expiry, Incarnation, Key, KeyspaceId, NodeId, Record, Term, Timestamp, Version,
+    };
 
     fn row(key: &str, value: Option<&'static str>) -> Row {
         let version = Version { timestamp: Timestamp(5), incarnation: Incarnation(6) };
         let value = value.map(|text| Bytes::from_static(text.as_bytes()));
-        Row { keyspace: KeyspaceId(1), key: Key::from(key), record: Record { version, value } }
+        Row { keyspace: KeyspaceId(1), key: Key::from(key), record: Record::new(version, value) }
     }
 
     #[test]
@@ -182,8 +188,11 @@ mod tests {
         later.record.version.timestamp = Timestamp(6);
         let mut reborn = row("a", Some("1"));
         reborn.record.version.incarnation = Incarnation(7);
+        let mut ending = row("a", Some("1"));
+        ending.record.expires_at = Some(Expiry(8));
         let lists = [
             vec![],
+            vec![ending],
             vec![row("a", Some("1"))],
             vec![elsewhere],
             vec![later],

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::protocol::membership::Member;
 use crate::protocol::system::keyspace::{Mode, ReplicationAsked};
+use crate::protocol::system::limits::LimitsAsked;
 use crate::types::{Epoch, GroupId, Incarnation, KeyspaceId, NodeId, PartitionId, ReplicaId};
 
 /// The version of the commands' text that this program writes and reads.
@@ -92,13 +93,20 @@ pub enum SystemCommand {
         /// N, R and W; what is absent is filled in from the default keyspace, or for a strong
         /// keyspace with the N that the groups were founded with.
         replication: Option<ReplicationAsked>,
+        /// What it may ask of each node.
+        #[serde(default, skip_serializing_if = "LimitsAsked::is_nothing")]
+        limits: LimitsAsked,
     },
-    /// Other N, R and W for a quorum keyspace; those of a strong one are fixed.
+    /// Other N, R and W for a quorum keyspace, those of a strong one being fixed; other limits for
+    /// any.
     AlterKeyspace {
         /// Its name.
         name: String,
         /// What changes; what is absent stays.
         replication: ReplicationAsked,
+        /// Limits that change; what is absent stays.
+        #[serde(default, skip_serializing_if = "LimitsAsked::is_nothing")]
+        limits: LimitsAsked,
     },
     /// A keyspace goes, with all its keys; its name may be used again, its id never.
     DropKeyspace {

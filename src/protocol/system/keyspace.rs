@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::system::limits::KeyspaceLimits;
 use crate::protocol::system::refusal::{SystemRefusal, rule};
 use crate::protocol::system::settings::Replication;
 use crate::types::{KeyspaceId, LogIndex};
@@ -76,6 +77,9 @@ pub struct Keyspace {
     /// another has done since.
     #[serde(default)]
     pub altered_by: Vec<u64>,
+    /// What it may ask of each node.
+    #[serde(default, skip_serializing_if = "KeyspaceLimits::is_none")]
+    pub limits: KeyspaceLimits,
 }
 
 impl Keyspace {

@@ -37,6 +37,7 @@
 mod apply;
 pub mod command;
 pub mod keyspace;
+pub mod limits;
 pub mod orders;
 pub mod placement;
 pub mod placing;

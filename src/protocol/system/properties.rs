@@ -7,6 +7,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use crate::protocol::system::keyspace::Mode;
+use crate::protocol::system::limits::LimitsAsked;
 use crate::protocol::system::samples::{
     Cluster, asked, create, describe, drop_named, nodes, strong,
 };
@@ -44,11 +45,19 @@ fn keyspace_commands() -> impl Strategy<Value = SystemCommand> {
         3 => (names(), mode, asking.clone()).prop_map(|(name, mode, asking)| {
             create(name, mode, asking)
         }),
-        1 => (names(), asking).prop_map(|(name, replication)| {
-            SystemCommand::AlterKeyspace { name: name.to_owned(), replication }
+        1 => (names(), asking, limits()).prop_map(|(name, replication, limits)| {
+            SystemCommand::AlterKeyspace { name: name.to_owned(), replication, limits }
         }),
         2 => names().prop_map(drop_named),
     ]
+}
+
+fn limits() -> impl Strategy<Value = LimitsAsked> {
+    let number = || prop::option::of(0_u64..=2);
+    (number(), number()).prop_map(|(operations_per_second, bytes_per_second)| LimitsAsked {
+        operations_per_second,
+        bytes_per_second,
+    })
 }
 
 fn placements() -> impl Strategy<Value = SystemCommand> {

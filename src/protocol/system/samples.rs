@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::membership::Member;
 use crate::protocol::system::keyspace::{Mode, ReplicationAsked};
+use crate::protocol::system::limits::LimitsAsked;
 use crate::protocol::system::placing::Step;
 use crate::protocol::system::settings::{ClusterSettings, Replication};
 use crate::protocol::system::transfers::{Report, due};
@@ -113,7 +114,8 @@ impl Cluster {
 }
 
 pub(super) fn create(name: &str, mode: Mode, asked: ReplicationAsked) -> SystemCommand {
-    SystemCommand::CreateKeyspace { name: name.to_owned(), mode, replication: Some(asked) }
+    let (name, limits) = (name.to_owned(), LimitsAsked::default());
+    SystemCommand::CreateKeyspace { name, mode, replication: Some(asked), limits }
 }
 
 /// A strong keyspace of this factor.

@@ -9,6 +9,7 @@ use crate::protocol::raft::membership::Target;
 use crate::protocol::ring::{PARTITIONS_MAX, RingMember};
 use crate::protocol::system::apply::members::check_member;
 use crate::protocol::system::keyspace::{DEFAULT_NAME, Keyspace, Marker, Mode, check_replication};
+use crate::protocol::system::limits::KeyspaceLimits;
 use crate::protocol::system::placement::{Placement, ReplicaIds};
 use crate::protocol::system::placing::Placing;
 use crate::protocol::system::refusal::{SystemRefusal, rule};
@@ -301,7 +302,9 @@ impl SystemState {
         let id = self.next_keyspace;
         self.next_keyspace = KeyspaceId(id.0 + 1);
         let (dropped, altered_by) = (None, Vec::new());
-        let keyspace = Keyspace { id, name, mode, replication, created, dropped, altered_by };
+        let limits = KeyspaceLimits::default();
+        let keyspace =
+            Keyspace { id, name, mode, replication, created, dropped, altered_by, limits };
         self.keyspaces.insert(id, keyspace);
         id
     }
@@ -316,6 +319,7 @@ fn default_keyspace(replication: Replication) -> Keyspace {
         created: Marker { index: LogIndex(0), request_id: 0 },
         dropped: None,
         altered_by: Vec::new(),
+        limits: KeyspaceLimits::default(),
     }
 }
 

@@ -19,8 +19,10 @@ use crate::types::NodeId;
 
 /// The folder of all hints.
 pub(super) const FOLDER: &str = "hints";
-/// The format that this program reads and writes. The header keeps its layout in every format.
-const FORMAT: u32 = 1;
+/// The format that this program writes, and the oldest that it reads. Until 2 no row expired. The
+/// header keeps its layout in every format.
+const FORMAT: u32 = 2;
+const FORMAT_OLDEST: u32 = 1;
 /// Bytes before the first entry.
 pub(super) const HEADER_BYTES: usize = 40;
 const ENTRY_HEADER_BYTES: usize = 24;
@@ -69,7 +71,7 @@ impl SegmentId {
             return Ok(None);
         }
         match fields.get_u32_le() {
-            FORMAT => {}
+            FORMAT_OLDEST..=FORMAT => {}
             got => {
                 let segment = self.name();
                 return Err(HintLogError::UnknownFormat { segment, got, known: FORMAT });
@@ -144,13 +146,13 @@ pub(super) fn entry_bytes(hint: &Hint) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Incarnation, Key, KeyspaceId, Record, Row, Timestamp, Version};
+    use crate::types::{Expiry, Incarnation, Key, KeyspaceId, Record, Row, Timestamp, Version};
 
     const ID: SegmentId = SegmentId { target: NodeId(0xab), number: 3 };
 
     fn queued() -> QueuedHint {
         let version = Version { timestamp: Timestamp(5), incarnation: Incarnation(6) };
-        let record = Record { version, value: Some("value".into()) };
+        let record = Record::new(version, Some("value".into())).expiring(Some(Expiry(8)));
         let row = Row { keyspace: KeyspaceId(0), key: Key::from("key"), record };
         QueuedHint { sequence: 9, hint: Hint { row, created_wall_ms: 77 } }
     }
@@ -207,13 +209,22 @@ mod tests {
 
     #[test]
     fn a_sound_header_of_another_format_is_named() {
+        let error = ID.read_header(&header_of(3)).unwrap_err();
+        assert!(matches!(error, HintLogError::UnknownFormat { got: 3, known: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_segment_of_the_format_without_expiries_is_still_read() {
+        assert_eq!(ID.read_header(&header_of(1)).unwrap(), Some(8));
+    }
+
+    fn header_of(format: u8) -> Vec<u8> {
         let mut bytes = Vec::new();
         ID.encode_header(8, &mut bytes);
-        bytes[8] = 2;
+        bytes[8] = format;
         let body = HEADER_BYTES - CRC_BYTES;
         let crc = crc32c::crc32c(&bytes[..body]);
         bytes[body..].copy_from_slice(&crc.to_le_bytes());
-        let error = ID.read_header(&bytes).unwrap_err();
-        assert!(matches!(error, HintLogError::UnknownFormat { got: 2, known: 1, .. }), "{error}");
+        bytes
     }
 }

@@ -19,7 +19,7 @@ const KEYSPACE: KeyspaceId = KeyspaceId(4);
 
 fn record(stamp: u64, life: u64, value: Option<&str>) -> Record {
     let version = Version { timestamp: Timestamp(stamp), incarnation: Incarnation(life) };
-    Record { version, value: value.map(|text| Bytes::copy_from_slice(text.as_bytes())) }
+    Record::new(version, value.map(|text| Bytes::copy_from_slice(text.as_bytes())))
 }
 
 fn row(key: &str, record: Record) -> (PartitionId, Row) {

@@ -43,7 +43,7 @@ pub(super) fn load(engine: &dyn Engine) -> Result<Timestamp, EngineError> {
 pub(super) fn store(engine: &dyn Engine, watermark: Timestamp) -> Result<(), EngineError> {
     let version = Version { timestamp: watermark, incarnation: Incarnation(0) };
     let key = Key::from(KEY);
-    let value = Some(record_codec::encode(&key, &Record { version, value: None }));
+    let value = Some(record_codec::encode(&key, &Record::new(version, None)));
     let change = Change { keyspace: RESERVED, partition: PARTITION, key, value };
     engine.apply(slice::from_ref(&change), engine.applied_lsn())
 }

@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut, Bytes, TryGetError};
 
 use crate::storage::wal::group_record::GroupRecord;
 use crate::types::{
-    Incarnation, Key, KeyspaceId, Lsn, PartitionId, Record, Row, Timestamp, Version,
+    Expiry, Incarnation, Key, KeyspaceId, Lsn, PartitionId, Record, Row, Timestamp, Version,
 };
 
 /// One entry of the log.
@@ -31,14 +31,20 @@ pub enum LogRecord {
 const KIND_ROW: u8 = 1;
 const KIND_DROP_KEYSPACE: u8 = 2;
 const KIND_ROWS: u8 = 3;
-const KIND_DROP_PARTITION: u8 = 4;
+/// The same as the kinds above, of rows among which some expire. They read alike; but a program
+/// that knows no expiry must stop at such a record by its kind.
+const KIND_ROW_EXPIRING: u8 = 4;
+const KIND_ROWS_EXPIRING: u8 = 5;
+const KIND_DROP_PARTITION: u8 = 6;
 
-/// What follows a key: nothing more (a tombstone), or a value.
-const TAG_TOMBSTONE: u8 = 0;
+/// Bits that tell what follows a key: a value (else it is a tombstone), and before it an expiry.
 const TAG_VALUE: u8 = 1;
+const TAG_EXPIRY: u8 = 2;
 
 /// Bytes of a row besides key and value: keyspace, stamp, incarnation, key length, tag.
 const ROW_FIXED_BYTES: usize = 4 + 8 + 8 + 4 + 1;
+/// Bytes of an expiry, of rows that have one.
+const EXPIRY_BYTES: usize = 8;
 /// Bytes of a length before what it counts.
 pub(super) const LENGTH_BYTES: usize = 4;
 /// Bytes of a partition before its row.
@@ -86,7 +92,7 @@ impl LogRecord {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             LogRecord::Row(row) => {
-                out.put_u8(KIND_ROW);
+                out.put_u8(if expires(row) { KIND_ROW_EXPIRING } else { KIND_ROW });
                 encode_row(row, out);
             }
             LogRecord::DropKeyspace(keyspace) => {
@@ -99,7 +105,8 @@ impl LogRecord {
                 out.put_u16_le(partition.0);
             }
             LogRecord::Rows(rows) => {
-                out.put_u8(KIND_ROWS);
+                let any_expires = rows.iter().any(|(_, row)| expires(row));
+                out.put_u8(if any_expires { KIND_ROWS_EXPIRING } else { KIND_ROWS });
                 encode_rows(rows, out);
             }
             LogRecord::Group(record) => record.encode(out),
@@ -109,16 +116,20 @@ impl LogRecord {
     /// Takes one record off the front of `bytes`.
     pub(super) fn decode(bytes: &mut &[u8]) -> Result<LogRecord, RecordError> {
         match bytes.try_get_u8()? {
-            KIND_ROW => decode_row(bytes).map(LogRecord::Row),
+            KIND_ROW | KIND_ROW_EXPIRING => decode_row(bytes).map(LogRecord::Row),
             KIND_DROP_KEYSPACE => Ok(LogRecord::DropKeyspace(KeyspaceId(bytes.try_get_u32_le()?))),
             KIND_DROP_PARTITION => {
                 let keyspace = KeyspaceId(bytes.try_get_u32_le()?);
                 Ok(LogRecord::DropPartition(keyspace, PartitionId(bytes.try_get_u16_le()?)))
             }
-            KIND_ROWS => decode_rows(bytes).map(LogRecord::Rows),
+            KIND_ROWS | KIND_ROWS_EXPIRING => decode_rows(bytes).map(LogRecord::Rows),
             kind => GroupRecord::decode(kind, bytes).map(LogRecord::Group),
         }
     }
+}
+
+fn expires(row: &Row) -> bool {
+    row.record.expires_at.is_some()
 }
 
 fn encode_rows(rows: &[(PartitionId, Row)], out: &mut Vec<u8>) {
@@ -137,7 +148,8 @@ fn decode_rows(bytes: &mut &[u8]) -> Result<Vec<(PartitionId, Row)>, RecordError
 /// Bytes that [`encode_row`] appends.
 pub(crate) fn row_bytes(row: &Row) -> usize {
     let value = row.record.value.as_ref().map_or(0, |value| LENGTH_BYTES + value.len());
-    ROW_FIXED_BYTES + row.key.0.len() + value
+    let expiry = row.record.expires_at.map_or(0, |_| EXPIRY_BYTES);
+    ROW_FIXED_BYTES + row.key.0.len() + expiry + value
 }
 
 /// Appends a row; the hint log keeps its rows in the same form.
@@ -146,12 +158,15 @@ pub(crate) fn encode_row(row: &Row, out: &mut Vec<u8>) {
     out.put_u64_le(row.record.version.timestamp.0);
     out.put_u64_le(row.record.version.incarnation.0);
     put_bytes(row.key.as_bytes(), out);
-    match &row.record.value {
-        None => out.put_u8(TAG_TOMBSTONE),
-        Some(value) => {
-            out.put_u8(TAG_VALUE);
-            put_bytes(value, out);
-        }
+    let Record { value, expires_at, .. } = &row.record;
+    let value_tag = value.as_ref().map_or(0, |_| TAG_VALUE);
+    let expiry_tag = expires_at.map_or(0, |_| TAG_EXPIRY);
+    out.put_u8(value_tag | expiry_tag);
+    if let Some(Expiry(end)) = expires_at {
+        out.put_u64_le(*end);
+    }
+    if let Some(value) = value {
+        put_bytes(value, out);
     }
 }
 
@@ -163,12 +178,19 @@ pub(crate) fn decode_row(bytes: &mut &[u8]) -> Result<Row, RecordError> {
         incarnation: Incarnation(bytes.try_get_u64_le()?),
     };
     let key = Key(take_bytes(bytes)?);
-    let value = match bytes.try_get_u8()? {
-        TAG_TOMBSTONE => None,
-        TAG_VALUE => Some(take_bytes(bytes)?),
-        _ => return Err(RecordError::Malformed { reason: "neither value nor tombstone" }),
+    let tag = bytes.try_get_u8()?;
+    if tag & !(TAG_VALUE | TAG_EXPIRY) != 0 {
+        return Err(RecordError::Malformed { reason: "neither value nor tombstone" });
+    }
+    let expires_at = match tag & TAG_EXPIRY {
+        0 => None,
+        _ => Some(Expiry(bytes.try_get_u64_le()?)),
     };
-    Ok(Row { keyspace, key, record: Record { version, value } })
+    let value = match tag & TAG_VALUE {
+        0 => None,
+        _ => Some(take_bytes(bytes)?),
+    };
+    Ok(Row { keyspace, key, record: Record { version, value, expires_at } })
 }
 
 /// Appends bytes behind their length.
@@ -198,11 +220,12 @@ mod tests {
     fn any_row() -> impl Strategy<Value = Row> {
         let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300));
         let key = proptest::collection::vec(any::<u8>(), 0..100);
-        (any::<u32>(), any::<u64>(), any::<u64>(), key, value).prop_map(
-            |(keyspace, stamp, life, key, value)| {
+        let end = proptest::option::of(any::<u64>().prop_map(Expiry));
+        (any::<u32>(), any::<u64>(), any::<u64>(), key, value, end).prop_map(
+            |(keyspace, stamp, life, key, value, end)| {
                 let version =
                     Version { timestamp: Timestamp(stamp), incarnation: Incarnation(life) };
-                let record = Record { version, value: value.map(Bytes::from) };
+                let record = Record::new(version, value.map(Bytes::from)).expiring(end);
                 Row { keyspace: KeyspaceId(keyspace), key: Key(key.into()), record }
             },
         )
@@ -249,6 +272,39 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = LogRecord::decode(&mut &bytes[..]);
         }
+    }
+
+    fn sample(expires_at: Option<Expiry>) -> Row {
+        let version = Version { timestamp: Timestamp(2), incarnation: Incarnation(3) };
+        let record = Record::new(version, Some(Bytes::from_static(b"v"))).expiring(expires_at);
+        Row { keyspace: KeyspaceId(1), key: Key::from("k"), record }
+    }
+
+    #[test]
+    fn rows_that_stay_are_written_as_before_there_were_expiries() {
+        let mut bytes = Vec::new();
+        LogRecord::Row(sample(None)).encode(&mut bytes);
+        let before = [
+            &[KIND_ROW, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0][..],
+            &[1, 0, 0, 0, b'k', 1, 1, 0, 0, 0, b'v'],
+        ];
+        assert_eq!(bytes, before.concat());
+    }
+
+    #[test]
+    fn a_program_that_knows_no_expiry_stops_at_the_kind() {
+        let (stays, ends) = (sample(None), sample(Some(Expiry(9))));
+        let kind = |record: LogRecord| {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            bytes[0]
+        };
+        let rows = |row: Row| {
+            LogRecord::Rows(vec![(PartitionId(1), stays.clone()), (PartitionId(2), row)])
+        };
+        assert_eq!(kind(LogRecord::Row(ends.clone())), KIND_ROW_EXPIRING);
+        assert_eq!(kind(rows(ends)), KIND_ROWS_EXPIRING);
+        assert_eq!(kind(rows(stays.clone())), KIND_ROWS);
     }
 
     #[test]

@@ -166,7 +166,7 @@ fn transactions_happen_whole_or_not_at_all(cluster: &Cluster) {
 fn batches_go_to_any_keyspace(cluster: &Cluster) {
     let grpc = cluster.nodes[1].grpc();
     let data = Some(v1::batch_put_item::Data::Value("v".to_owned()));
-    let items = vec![v1::BatchPutItem { key: "batched".to_owned(), data }];
+    let items = vec![v1::BatchPutItem { key: "batched".to_owned(), data, ttl_ms: None }];
     let request = |keyspace: &str| v1::BatchPutRequest {
         items: items.clone(),
         keyspace: keyspace.to_owned(),
@@ -201,6 +201,11 @@ fn leaderless_and_unknown_keyspaces_refuse(cluster: &Cluster) {
     let condition = expecting(condition::Expect::Absent(true));
     let put = v1::PutRequest { condition, ..put_text("k", "v") };
     refused(grpc.wait(grpc.kv().put(put)), Code::FailedPrecondition, "not_available");
+    let put =
+        v1::PutRequest { keyspace: NAME.to_owned(), ttl_ms: Some(1000), ..put_text("ending", "v") };
+    let status = refused(grpc.wait(grpc.kv().put(put)), Code::FailedPrecondition, "not_available");
+    let expected = format!("ttl is not available in keyspace {NAME:?}, whose mode is strong");
+    assert_eq!(status.message(), expected);
     let get = v1::GetRequest { consistency: 1, ..get_of("k") };
     refused(grpc.wait(grpc.kv().get(get)), Code::FailedPrecondition, "not_available");
     refused(grpc.wait(grpc.kv().get(get_of("k"))), Code::NotFound, "not_found");

@@ -1,11 +1,13 @@
 //! Whatever a read returns was written by an operation on that key that had begun by then, under
-//! the version that the writer was told; and no version names two writes.
+//! the version that the writer was told; and no version names two writes. A value that has expired
+//! reads as nothing; when it may is judged by `values_end_in_time`.
 //!
 //! Rests on: values travel and rest under checksums; a version is a stamp above all that its
 //! coordinator has seen, made unique by the incarnation (blueprint, section 5, step 2).
 
 use std::collections::BTreeMap;
 
+use coterie::node::request::ReadAnswer;
 use coterie::types::{Key, Version};
 
 use crate::history::{Action, Evidence, Operation};
@@ -41,6 +43,9 @@ fn invented(evidence: &Evidence, read: &Operation) -> Option<String> {
             && match (&write.action, &answer.value) {
                 (Action::Put(written), Some(value)) => written == value,
                 (Action::Delete, None) => true,
+                (Action::Put(_), None) => {
+                    write.options.ttl.is_some() && answer.receipt.expires_at.is_some()
+                }
                 _ => false,
             }
     };
@@ -77,9 +82,13 @@ fn meaning(operation: &Operation) -> Option<(Version, Content<'_>)> {
         };
         return Some((receipt.version?, content));
     }
-    let answer = operation.read()?;
-    let content = answer.value.as_ref().map_or(Content::Tombstone, |value| Content::Value(value));
-    Some((answer.receipt.version?, content))
+    let ReadAnswer { value, receipt } = operation.read()?;
+    let content = match value {
+        Some(value) => Content::Value(value),
+        None if receipt.expires_at.is_some() => return None,
+        None => Content::Tombstone,
+    };
+    Some((receipt.version?, content))
 }
 
 #[cfg(test)]
@@ -121,6 +130,19 @@ mod tests {
     fn it_fails_for_a_version_with_two_meanings() {
         let operations = vec![put("a", 1, 2, (1, 2)), put("b", 1, 2, (3, 4))];
         assert_eq!(judged(operations), 2, "two contents and two acknowledgements");
+    }
+
+    #[test]
+    fn it_holds_for_the_nothing_of_an_expired_value_and_fails_where_none_expires() {
+        let mut write = put("a", 5, 2, (1, 2));
+        let mut read = get(None, 2, (3, 4));
+        if let Some(Answer::Read(answer)) = &mut read.answer {
+            answer.receipt.version = Some(crate::history::story::version(5));
+            answer.receipt.expires_at = Some(coterie::types::Expiry(3));
+        }
+        assert_eq!(judged(vec![write.clone(), read.clone()]), 1);
+        write.options.ttl = Some(std::time::Duration::from_millis(1));
+        assert_eq!(judged(vec![write, read]), 0);
     }
 
     #[test]

@@ -57,8 +57,7 @@ mod tests {
     use crate::strong::StrongEvidence;
 
     fn copy(node: u64, applied: u64, value: Option<&'static str>) -> Copy {
-        let record =
-            value.map(|value| Record { version: version(1), value: Some(Bytes::from(value)) });
+        let record = value.map(|value| Record::new(version(1), Some(Bytes::from(value))));
         let row = |record| Row { keyspace: KeyspaceId(1), key: Key::from("k"), record };
         Copy {
             group: GroupId(1),

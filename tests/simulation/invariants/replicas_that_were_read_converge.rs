@@ -21,7 +21,7 @@ mod tests {
     use crate::history::story::{evidence, version};
 
     fn judged(stamps: [Option<u64>; 3]) -> usize {
-        let record = |stamp| Record { version: version(stamp), value: None };
+        let record = |stamp| Record::new(version(stamp), None);
         let held = stamps.iter().enumerate().map(|(at, stamp)| (at, stamp.map(record)));
         let mut evidence = evidence(Vec::new());
         evidence.replicas = vec![(Key::from("k"), held.collect())];

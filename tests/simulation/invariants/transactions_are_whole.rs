@@ -66,7 +66,7 @@ mod tests {
         let row = |key: &'static str, stamp| Row {
             keyspace: KeyspaceId(1),
             key: Key::from(key),
-            record: Record { version: version(stamp), value: None },
+            record: Record::new(version(stamp), None),
         };
         let left = row("{pair-0}-left", 1);
         let right = right.map(|stamp| row("{pair-0}-right", stamp));

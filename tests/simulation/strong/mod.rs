@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use coterie::protocol::system::SystemCommand;
 use coterie::protocol::system::keyspace::Mode;
+use coterie::protocol::system::limits::LimitsAsked;
 use coterie::types::{GroupId, LogIndex, NodeId, ReplicaId, Row};
 
 use crate::cluster::Cluster;
@@ -63,7 +64,12 @@ pub(crate) async fn create(cluster: &Cluster, dice: &mut Dice) {
     let machine = dice.index(cluster.nodes().len());
     let node = cluster.nodes()[machine].clone();
     let (name, mode) = (KEYSPACE.to_owned(), Mode::Strong);
-    let command = SystemCommand::CreateKeyspace { name, mode, replication: None };
+    let command = SystemCommand::CreateKeyspace {
+        name,
+        mode,
+        replication: None,
+        limits: LimitsAsked::default(),
+    };
     let created = node.decide(command).await;
     assert!(created.is_ok(), "a keyspace could not be created: {created:?}");
     let told = judge::wait_for_groups(cluster, CREATION_MAX).await;

@@ -78,6 +78,12 @@ fn node_status() -> status::NodeStatus {
         members: vec![member()],
         ring: summary(),
         replication: replication(),
+        hot_keys: vec![status::HotKey {
+            keyspace: "orders".to_owned(),
+            key: "k".to_owned(),
+            requests_per_second: 21,
+            share_percent: 22,
+        }],
         raft: status::RaftStatus {
             groups: 1,
             led: 2,
@@ -126,6 +132,9 @@ fn every_field_of_a_status_arrives() {
         snapshots_installed: 7,
     };
     assert_eq!(sent.raft, Some(raft));
+    let (keyspace, key) = ("orders".to_owned(), "k".to_owned());
+    let hot = v1::HotKey { keyspace, key, requests_per_second: 21, share_percent: 22 };
+    assert_eq!(sent.hot_keys, [hot]);
 }
 
 #[test]

@@ -2,7 +2,7 @@ use axum::http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::types::{Incarnation, NodeId, Timestamp};
+use crate::types::{Expiry, Incarnation, NodeId, Timestamp};
 
 const ETAG: &str = "\"0000000000000001-0000000000000002\"";
 
@@ -16,6 +16,26 @@ fn answer(value: Option<&'static [u8]>) -> ReadAnswer {
         ..Receipt::default()
     };
     ReadAnswer { value: value.map(Bytes::from_static), receipt }
+}
+
+fn ending(value: Option<&'static [u8]>) -> ReadAnswer {
+    let ReadAnswer { value, receipt } = answer(value);
+    ReadAnswer { value, receipt: Receipt { expires_at: Some(Expiry(99)), ..receipt } }
+}
+
+#[tokio::test]
+async fn a_value_that_ends_says_when_in_every_form() {
+    let read = |value, asked: &[_]| read_reply("k", ending(value), &headers(asked)).expect("told");
+    let response = read(Some(b"bar"), &[]);
+    assert_eq!(response.headers()["x-coterie-expires-at"], "99");
+    assert_eq!(json_body(response).await["expires_at_ms"], 99);
+    let response = read(Some(b"bar"), &[(header::ACCEPT, OCTET_STREAM)]);
+    assert_eq!(response.headers()["x-coterie-expires-at"], "99");
+    let receipt = response.headers()[reply::RECEIPT_HEADER].to_str().expect("ASCII").to_owned();
+    assert!(receipt.contains("\"expires_at_ms\":99"), "{receipt}");
+    let response = read(None, &[]);
+    assert_eq!(response.status(), 404);
+    assert_eq!(json_body(response).await["expires_at_ms"], 99);
 }
 
 fn headers(pairs: &[(header::HeaderName, &'static str)]) -> HeaderMap {

@@ -8,11 +8,17 @@ use crate::types::{Epoch, Key, KeyspaceId, Record, Row, Timestamp, Version};
 
 fn write(request: u64, value_bytes: usize) -> Message {
     let version = Version { timestamp: Timestamp(1), incarnation: Incarnation(1) };
-    let record = Record { version, value: Some(Bytes::from(vec![7; value_bytes])) };
+    let record = Record::new(version, Some(Bytes::from(vec![7; value_bytes])));
     let row = Row { keyspace: KeyspaceId::DEFAULT, key: Key::from("key"), record };
     let time_left = Duration::from_secs(1);
-    let (request, epoch) = (RequestId(request), Epoch(0));
-    Message::Write(Write { request, row, epoch, hint_for: None, time_left })
+    Message::Write(Write {
+        request: RequestId(request),
+        row,
+        epoch: Epoch(0),
+        hint_for: None,
+        class: Class::Client,
+        time_left,
+    })
 }
 
 #[tokio::test]

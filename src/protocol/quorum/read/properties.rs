@@ -56,7 +56,7 @@ struct World {
 fn record(stamp: u64) -> Record {
     let version = Version { timestamp: Timestamp(stamp), incarnation: Incarnation(1) };
     let value = (!stamp.is_multiple_of(3)).then(|| Bytes::copy_from_slice(&stamp.to_be_bytes()));
-    Record { version, value }
+    Record::new(version, value)
 }
 
 fn version(record: &Option<Record>) -> Option<Version> {

@@ -69,11 +69,11 @@ fn found(text: &str, complete: bool) -> Found {
         incarnation: Incarnation(1),
     };
     let holding = match kind {
-        "v" => Some(Holding::Record(Record {
-            version: version(stamp),
-            value: Some(Bytes::copy_from_slice(stamp.as_bytes())),
-        })),
-        "t" => Some(Holding::Record(Record { version: version(stamp), value: None })),
+        "v" => {
+            let value = Some(Bytes::copy_from_slice(stamp.as_bytes()));
+            Some(Holding::Record(Record::new(version(stamp), value)))
+        }
+        "t" => Some(Holding::Record(Record::new(version(stamp), None))),
         "#" => Some(Holding::Version(version(stamp))),
         _ => None,
     };

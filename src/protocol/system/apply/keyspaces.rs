@@ -5,6 +5,7 @@ use crate::protocol::system::keyspace::{
     DROPPED_KEYSPACES_MAX, KEYSPACES_MAX, Keyspace, Marker, Mode, ReplicationAsked, check_factor,
     check_name, check_replication,
 };
+use crate::protocol::system::limits::LimitsAsked;
 use crate::protocol::system::refusal::SystemRefusal;
 use crate::protocol::system::settings::Replication;
 use crate::protocol::system::state::SystemState;
@@ -22,7 +23,7 @@ impl SystemState {
         request_id: u64,
         name: &str,
         mode: Mode,
-        asked: ReplicationAsked,
+        (asked, limits): (ReplicationAsked, LimitsAsked),
     ) -> Result<SystemReply, SystemRefusal> {
         if let Some(before) = self.find_keyspace(|keyspace| keyspace.created.is_by(request_id)) {
             return Ok(SystemReply::Created { keyspace: before });
@@ -37,8 +38,11 @@ impl SystemState {
             self.found_groups(index, replication.factor);
         }
         let created = Marker { index, request_id };
-        let keyspace = self.create_keyspace_entry(name.to_owned(), mode, replication, created);
-        Ok(SystemReply::Created { keyspace })
+        let id = self.create_keyspace_entry(name.to_owned(), mode, replication, created);
+        if let Some(keyspace) = self.keyspaces.get_mut(&id) {
+            keyspace.limits = limits.over(keyspace.limits);
+        }
+        Ok(SystemReply::Created { keyspace: id })
     }
 
     fn check_room_for(&self, name: &str) -> Result<(), SystemRefusal> {
@@ -67,12 +71,13 @@ impl SystemState {
         Ok(Replication::majority_of(factor))
     }
 
-    /// A keyspace's replication changes. A request that has done so already changes nothing.
+    /// A keyspace's replication or its limits change. A request that has done so already changes
+    /// nothing.
     pub(super) fn alter_keyspace(
         &mut self,
         request_id: u64,
         name: &str,
-        asked: ReplicationAsked,
+        (asked, limits): (ReplicationAsked, LimitsAsked),
     ) -> Result<SystemReply, SystemRefusal> {
         if let Some(before) = self.find_keyspace(|it| it.altered_by.contains(&request_id)) {
             return Ok(SystemReply::Altered { keyspace: before });
@@ -91,6 +96,7 @@ impl SystemState {
                 return Err(SystemRefusal::PartitionsMove { asked });
             }
             keyspace.replication = replication;
+            keyspace.limits = limits.over(keyspace.limits);
             keyspace.altered_by.push(request_id);
             let excess = keyspace.altered_by.len().saturating_sub(ALTERATIONS_KEPT);
             keyspace.altered_by.drain(..excess);

@@ -41,11 +41,12 @@ impl SystemState {
             SystemCommand::Remove { node, expected_epoch } => {
                 self.remove(index, *node, *expected_epoch)
             }
-            SystemCommand::CreateKeyspace { name, mode, replication } => {
-                self.create_keyspace(index, id, name, *mode, replication.unwrap_or_default())
+            SystemCommand::CreateKeyspace { name, mode, replication, limits } => {
+                let asked = (replication.unwrap_or_default(), *limits);
+                self.create_keyspace(index, id, name, *mode, asked)
             }
-            SystemCommand::AlterKeyspace { name, replication } => {
-                self.alter_keyspace(id, name, *replication)
+            SystemCommand::AlterKeyspace { name, replication, limits } => {
+                self.alter_keyspace(id, name, (*replication, *limits))
             }
             SystemCommand::DropKeyspace { name } => self.drop_keyspace(index, id, name),
             SystemCommand::Followed { groups } => Ok(self.followed(groups)),

@@ -1,11 +1,13 @@
 //! The commands' text: what it looks like, what comes back from it, what is not read.
 
 use super::*;
+use crate::protocol::system::limits::LimitsAsked;
 use crate::protocol::system::samples::{asked, create, describe, drop_named, nodes};
 use crate::types::NodeId;
 
 fn every_command() -> Vec<SystemCommand> {
     let name = "orders".to_owned();
+    let limits = LimitsAsked { operations_per_second: Some(9), bytes_per_second: None };
     vec![
         describe(u64::MAX, u64::MAX, |member| member.zone = "a".to_owned()),
         SystemCommand::Reshape {
@@ -27,7 +29,7 @@ fn every_command() -> Vec<SystemCommand> {
         SystemCommand::Retire { node: NodeId(3) },
         SystemCommand::Remove { node: NodeId(3), expected_epoch: Some(Epoch(4)) },
         create("orders", Mode::Strong, asked(Some(3), None, Some(2))),
-        SystemCommand::AlterKeyspace { name, replication: asked(None, Some(1), None) },
+        SystemCommand::AlterKeyspace { name, replication: asked(None, Some(1), None), limits },
         drop_named("orders"),
         SystemCommand::Followed { groups: BTreeMap::from([(GroupId(7), 12)]) },
         SystemCommand::PlaceGroup {
@@ -61,6 +63,21 @@ fn the_text_is_stable() {
     let request = SystemRequest { request_id: 9, command: drop_named("orders") };
     let text = r#"{"version":1,"request_id":9,"command":{"drop_keyspace":{"name":"orders"}}}"#;
     assert_eq!(String::from_utf8(request.encode()).unwrap(), text);
+    // Of before there were limits, and the same as ever without one.
+    let request = SystemRequest {
+        request_id: 9,
+        command: SystemCommand::AlterKeyspace {
+            name: "orders".to_owned(),
+            replication: asked(Some(3), None, None),
+            limits: LimitsAsked::default(),
+        },
+    };
+    let text = concat!(
+        r#"{"version":1,"request_id":9,"command":{"alter_keyspace":{"name":"orders","#,
+        r#""replication":{"factor":3,"read_quorum":null,"write_quorum":null}}}}"#
+    );
+    assert_eq!(String::from_utf8(request.encode()).unwrap(), text);
+    assert_eq!(SystemRequest::decode(text.as_bytes()).unwrap(), request);
 }
 
 #[test]

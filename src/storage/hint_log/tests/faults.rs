@@ -96,12 +96,12 @@ fn a_newer_format_is_refused() {
     let files = flushed();
     let name = files.names()[0].clone();
     files.edit(&name, |bytes| {
-        bytes[8] = 2;
+        bytes[8] = 3;
         let crc = crc32c::crc32c(&bytes[..36]);
         bytes[36..40].copy_from_slice(&crc.to_le_bytes());
     });
     let error = HintLog::open(Arc::new(files), SEGMENT_BYTES_MAX).err().unwrap();
-    assert!(matches!(error, HintLogError::UnknownFormat { got: 2, .. }), "{error}");
+    assert!(matches!(error, HintLogError::UnknownFormat { got: 3, .. }), "{error}");
 }
 
 #[test]

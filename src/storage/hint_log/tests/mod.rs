@@ -21,7 +21,7 @@ fn hint(number: u64) -> Hint {
     let row = Row {
         keyspace: KeyspaceId(0),
         key: Key::from(format!("key-{number}")),
-        record: Record { version, value },
+        record: Record::new(version, value),
     };
     Hint { row, created_wall_ms: 1000 + number }
 }

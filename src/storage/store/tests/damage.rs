@@ -20,7 +20,7 @@ fn rows() -> Vec<Record> {
     let row = |n: u64| {
         let len = if n.is_multiple_of(30) { 200_000 } else { 100 };
         let version = Version { timestamp: Timestamp(n + 1), incarnation: Incarnation(1) };
-        Record { version, value: Some(value_of(n, len)) }
+        Record::new(version, Some(value_of(n, len)))
     };
     (0..ROWS).map(row).collect()
 }

@@ -21,10 +21,10 @@ fn row(number: u64, value_bytes: usize) -> LogRecord {
     LogRecord::Row(Row {
         keyspace: KeyspaceId(0),
         key: Key::from(format!("key-{number}")),
-        record: Record {
-            version: Version { timestamp: Timestamp(number), incarnation: Incarnation(1) },
-            value: Some(Bytes::from(vec![b'a' + (number % 26) as u8; value_bytes])),
-        },
+        record: Record::new(
+            Version { timestamp: Timestamp(number), incarnation: Incarnation(1) },
+            Some(Bytes::from(vec![b'a' + (number % 26) as u8; value_bytes])),
+        ),
     })
 }
 

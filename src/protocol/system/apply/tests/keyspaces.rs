@@ -3,6 +3,7 @@
 use crate::protocol::system::keyspace::{
     DROPPED_KEYSPACES_MAX, KEYSPACES_MAX, Mode, ReplicationAsked,
 };
+use crate::protocol::system::limits::{KeyspaceLimits, LimitsAsked};
 use crate::protocol::system::samples::{Cluster, asked, create, drop_named, strong};
 use crate::protocol::system::settings::Replication;
 use crate::protocol::system::{SystemCommand, SystemReply};
@@ -12,7 +13,11 @@ const NOTHING: ReplicationAsked =
     ReplicationAsked { factor: None, read_quorum: None, write_quorum: None };
 
 fn alter(name: &str, replication: ReplicationAsked) -> SystemCommand {
-    SystemCommand::AlterKeyspace { name: name.to_owned(), replication }
+    SystemCommand::AlterKeyspace {
+        name: name.to_owned(),
+        replication,
+        limits: LimitsAsked::default(),
+    }
 }
 
 fn replication(factor: u32, read_quorum: u32, write_quorum: u32) -> Replication {
@@ -236,4 +241,31 @@ fn keyspaces_are_limited_and_drops_are_forgotten_in_time() {
     let kept = cluster.state.keyspaces.len();
     assert_eq!(kept, KEYSPACES_MAX + DROPPED_KEYSPACES_MAX);
     assert!(cluster.state.is_dropped(KeyspaceId(1)), "also one that is forgotten");
+}
+
+#[test]
+fn limits_are_set_changed_and_lifted_in_keyspaces_of_any_mode() {
+    let ask = |operations_per_second, bytes_per_second| LimitsAsked {
+        operations_per_second,
+        bytes_per_second,
+    };
+    for mode in [Mode::Quorum, Mode::Strong] {
+        let mut cluster = Cluster::sized(3);
+        let name = || "k".to_owned();
+        let limits = ask(Some(10), None);
+        let replication = Some(NOTHING);
+        let created = SystemCommand::CreateKeyspace { name: name(), mode, replication, limits };
+        cluster.apply(created).unwrap();
+        let mut limited = |limits| {
+            let replication = NOTHING;
+            let altered = SystemCommand::AlterKeyspace { name: name(), replication, limits };
+            cluster.apply(altered).unwrap();
+            let KeyspaceLimits { operations_per_second, bytes_per_second } =
+                cluster.state.keyspace_named("k").unwrap().limits;
+            (operations_per_second, bytes_per_second)
+        };
+        assert_eq!(limited(ask(None, None)), (Some(10), None));
+        assert_eq!(limited(ask(None, Some(20))), (Some(10), Some(20)));
+        assert_eq!(limited(ask(Some(0), None)), (None, Some(20)));
+    }
 }
