@@ -179,34 +179,17 @@ impl Node {
         (entry, close): (Entry, Close),
     ) -> Attached {
         let local = &self.local;
-        let gate = Arc::new(Gate {
-            own: self.identity().node_id(),
-            topology: Arc::clone(&topology),
-            replica: Arc::clone(&local.replica),
-        });
-        let handoff = Arc::new(HintedHandoff::new(
-            local,
-            self.config.hints,
-            Arc::clone(&transport),
-            Arc::clone(&members),
-            Arc::clone(&gate),
-        ));
+        let gate = self.gate(&topology);
+        let (carrier, all) = (Arc::clone(&transport), Arc::clone(&members));
+        let handoff = HintedHandoff::new(local, self.config.hints, carrier, all, Arc::clone(&gate));
+        let handoff = Arc::new(handoff);
         let incarnation = minting(self.identity().incarnation(), self.identity().generation());
         let coordinator = self.coordinator(incarnation, &transport, &gate, &handoff);
-        let pages = Arc::new(Pages::new(
-            Arc::clone(&local.env),
-            Arc::clone(&transport),
-            Arc::clone(&local.committer),
-        ));
+        let (env, committer) = (Arc::clone(&local.env), Arc::clone(&local.committer));
+        let pages = Arc::new(Pages::new(env, Arc::clone(&transport), committer));
         let refill = self.refill(&transport, &topology, &pages);
         let moves = self.moves((&transport, &topology), &members, &groups, (&pages, &handoff));
-        let scans = Scans::new(
-            Arc::clone(&local.env),
-            Arc::clone(&local.replica),
-            Arc::clone(&topology),
-            Arc::clone(&transport),
-            Arc::clone(&self.tasks),
-        );
+        let scans = self.scans(&transport, &topology);
         self.dispatcher.connect(Recipients {
             transport: Arc::clone(&transport),
             topology: Arc::clone(&topology),
@@ -216,7 +199,7 @@ impl Node {
             coordinator: Arc::clone(&coordinator),
             handoff: Arc::clone(&handoff),
             members: Arc::clone(&members),
-            scans: Arc::new(scans),
+            scans,
             pages,
             refill: Arc::clone(&refill),
             transfers: Arc::clone(&moves.transfers),
@@ -238,6 +221,24 @@ impl Node {
             groups,
             close,
         }
+    }
+
+    fn gate(&self, topology: &Arc<TopologyCell>) -> Arc<Gate> {
+        Arc::new(Gate {
+            own: self.identity().node_id(),
+            topology: Arc::clone(topology),
+            replica: Arc::clone(&self.local.replica),
+        })
+    }
+
+    fn scans(&self, transport: &Arc<dyn Transport>, topology: &Arc<TopologyCell>) -> Arc<Scans> {
+        Arc::new(Scans::new(
+            Arc::clone(&self.local.env),
+            Arc::clone(&self.local.replica),
+            Arc::clone(topology),
+            Arc::clone(transport),
+            Arc::clone(&self.tasks),
+        ))
     }
 
     /// What the node founds its cluster with: on its first start, and again if it was stopped

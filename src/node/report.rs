@@ -296,7 +296,7 @@ fn warnings(node: &Node, attached: Option<&Attached>) -> Vec<String> {
         let placement = topology.default_placement();
         if placement.is_under_replicated() {
             warnings.push(format!(
-                "{} members on the ring are fewer than the replication factor {}: quorums are their \
+                "{} nodes on the ring are fewer than the replication factor {}: quorums are their \
                  majority",
                 topology.ring.members().len(),
                 placement.replication.factor

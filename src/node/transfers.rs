@@ -10,7 +10,8 @@
 //! back or removed.
 //!
 //! A source serves only once it has heard that the partition moves. From then on it takes no write
-//! that goes to the old owners alone: what it shows is all that it will ever have without this node.
+//! that goes to the old owners alone: what it shows is all that it will ever have without this
+//! node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
