@@ -66,6 +66,7 @@ impl Moves {
     pub(crate) fn wake(&self) {
         self.transfers.wake();
         self.rebalance.wake();
+        self.rebalance.handoff.wake();
         self.vacated.wake();
     }
 }

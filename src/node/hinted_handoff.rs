@@ -206,11 +206,8 @@ impl HintedHandoff {
         }
     }
 
-    /// Lets go of what is kept for a node that was forgotten.
-    pub(crate) fn forget(&self, target: NodeId) {
-        if self.lanes.lock().contains_key(&target) {
-            tracing::info!(%target, "dropping the hints of a forgotten node");
-        }
+    /// The ring has changed: what is kept for a node that has gone may go to others by now.
+    pub(crate) fn wake(&self) {
         self.woken.notify_one();
     }
 
@@ -340,12 +337,21 @@ impl HintedHandoff {
         let mut work = Vec::new();
         let now = self.env.now();
         let mut lanes = self.lanes.lock();
-        lanes.retain(|target, _| {
-            let forgotten = self.members.is_forgotten(*target);
-            if forgotten {
-                work.push(DiskWork::Drop { target: *target });
+        let left: BTreeMap<NodeId, u64> =
+            self.log.targets().into_iter().map(|kept| (kept.target, kept.hints)).collect();
+        lanes.retain(|target, lane| {
+            if !self.members.is_forgotten(*target) {
+                return true;
             }
-            !forgotten
+            if left.get(target).is_none_or(|hints| *hints == 0) {
+                work.push(DiskWork::Drop { target: *target });
+                return false;
+            }
+            // Nobody waits for it any more: its hints are given to others as if it were there.
+            if !lane.delivery.is_target_up() {
+                lane.delivery.on_target_up(now);
+            }
+            true
         });
         for (target, lane) in lanes.iter_mut() {
             while let Some(effect) = lane.delivery.poll() {
@@ -376,8 +382,17 @@ impl HintedHandoff {
             return None;
         }
         let topology = self.gate.topology.load();
-        if let Some(owners) = others_own(&topology, target, row) {
-            return Some(DiskWork::Redirect { target, id, row: row.clone(), owners });
+        let gone = self.members.is_forgotten(target);
+        if let Some(mut owners) = others_own(&topology, target, row) {
+            owners.retain(|owner| !self.members.is_forgotten(*owner));
+            if !owners.is_empty() {
+                return Some(DiskWork::Redirect { target, id, row: row.clone(), owners });
+            }
+        }
+        if gone {
+            // Its partition has not arrived yet where others will own it.
+            lane.delivery.on_unsent(id, now);
+            return None;
         }
         let epoch = topology.epoch;
         let request = Owner::Hint.request(self.first_number.wrapping_add(id));

@@ -35,6 +35,8 @@ struct Known {
     facts: NodeFacts,
     epoch: Epoch,
     placing: Placing,
+    /// How many states of the system group this node has heard of.
+    heard: u64,
     keyspaces: Keyspaces,
     /// Whether the system group knows this node in its present life.
     is_admitted: bool,
@@ -128,6 +130,7 @@ impl Members {
             facts,
             epoch: Epoch(0),
             placing: Placing::default(),
+            heard: 0,
             keyspaces: Keyspaces::founding(settings.replication),
             is_admitted: false,
         };
@@ -167,6 +170,7 @@ impl Members {
             let own = state.members().get(&known.facts.node_id);
             known.is_admitted =
                 own.is_some_and(|own| own.member.incarnation == known.facts.incarnation);
+            known.heard += 1;
             known.epoch = state.epoch();
             known.placing = state.placing().clone();
             known.set = set;
@@ -277,7 +281,7 @@ impl Members {
     fn update(&self, change: impl FnOnce(&mut Known)) {
         let mut known = self.known.lock();
         let (before, up_before) = (known.set.clone(), up(&known));
-        let decided_before = (known.keyspaces.clone(), known.is_admitted, known.epoch);
+        let (heard_before, epoch_before) = (known.heard, known.epoch);
         change(&mut known);
         let now = self.seams.env.now();
         let set_changed = known.set != before;
@@ -286,11 +290,11 @@ impl Members {
             known.view.on_members(&set, now);
         }
         let up_changed = up(&known) != up_before;
-        let decided = (known.keyspaces.clone(), known.is_admitted, known.epoch);
-        if set_changed || up_changed || decided != decided_before {
+        // Whoever waits for a decision follows the topology, even if it does not show there.
+        if set_changed || up_changed || known.heard != heard_before {
             self.swap_topology(&known);
         }
-        let epoch_changed = decided.2 != decided_before.2;
+        let epoch_changed = known.epoch != epoch_before;
         drop(known);
         if set_changed || up_changed || epoch_changed {
             self.announce();

@@ -1,5 +1,7 @@
 //! What chance would rarely arrange, arranged.
 
+mod moves;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
