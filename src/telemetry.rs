@@ -117,7 +117,9 @@ macro_rules! metrics {
 }
 
 metrics! {
-    requests_in_flight: Reading, "Client requests that this node coordinates now";
+    requests_in_flight: Reading, "Client requests that wait for this node's answer";
+    requests_lingering: Reading, "Answered requests that wait for late replicas";
+    requests_cut_short: Counter, "Answered requests that gave up late replicas early";
     hottest_key_requests_per_second: Reading, "Requests in a second for the key that most are for";
     background_held_back: Family<ClassLabels, Counter>,
         "Background work that did not begin because the node had much to do for clients";

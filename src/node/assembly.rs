@@ -228,7 +228,6 @@ impl Node {
         handoff: &Arc<HintedHandoff>,
     ) -> Arc<Coordinator> {
         let local = &self.local;
-        let requests = Arc::clone(&local.replica.admission.requests);
         Arc::new(Coordinator {
             own: self.identity().node_id(),
             incarnation,
@@ -243,8 +242,9 @@ impl Node {
             metrics: Arc::clone(&local.metrics),
             latencies: Latencies::new(),
             deadlines: Deadlines::new(),
-            writes: Pending::counted(local.env.random(), Arc::clone(&requests)),
-            reads: Pending::counted(local.env.random(), Arc::clone(&requests)),
+            writes: Pending::new(local.env.random()),
+            reads: Pending::new(local.env.random()),
+            lingering: Mutex::default(),
         })
     }
 

@@ -119,7 +119,10 @@ fn read_cluster_gauges(node: &Node, attached: &Attached) {
     groups::read_gauges(node, attached);
     let metrics = node.metrics();
     let topology = attached.topology.load();
-    metrics.requests_in_flight.set(attached.coordinator.in_flight() as u64);
+    let waiting = node.local.replica.admission.requests();
+    metrics.requests_in_flight.set(waiting as u64);
+    let under_way = attached.coordinator.operations();
+    metrics.requests_lingering.set(under_way.saturating_sub(waiting) as u64);
     metrics.members.set(topology.ring.members().len() as u64);
     metrics.members_up.set(topology.up.len() as u64);
     metrics.ring_epoch.set(topology.ring.epoch().0);

@@ -107,6 +107,47 @@ fn background_work_waits_while_clients_keep_a_node_busy() {
     });
 }
 
+/// A replica that is silent holds up nobody but those who ask for it: requests that were answered
+/// without it and wait for its word are not counted against those that come.
+#[test]
+fn a_silent_replica_takes_no_room_from_clients() {
+    // Five times what a node coordinates at once.
+    const ROUNDS: usize = 40;
+    const AT_ONCE: usize = 512;
+    virtually(async {
+        let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+        start_all(&cluster).await;
+        let key = Key::from("k");
+        let [coordinator, silent, _] = cluster.primaries(&key)[..] else { panic!("N is 3") };
+        let node = cluster.session(coordinator).expect("it runs").node;
+        // Its log takes minutes, so that it is there and acknowledges nothing.
+        cluster.machine(silent).set_job_ms_max(Some(600_000));
+        let (quorum, timeout) = (Some(2), Some(Duration::from_secs(30)));
+        let options = RequestOptions { quorum, timeout, ..RequestOptions::default() };
+        for round in 0..ROUNDS {
+            let mut clients = tokio::task::JoinSet::new();
+            for _ in 0..AT_ONCE {
+                let (node, key, options) = (node.clone(), key.clone(), options.clone());
+                clients
+                    .spawn(async move { node.put(key, Bytes::from_static(b"v"), options).await });
+            }
+            for written in clients.join_all().await {
+                assert!(written.is_ok(), "round {round}: {written:?}");
+            }
+        }
+        // Four times as many may wait for the silent one; the others have left it hints.
+        let metrics = node.metrics_text();
+        let metric = |name: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse::<usize>().ok()).expect(name)
+        };
+        assert_eq!(metric("coterie_requests_lingering "), 4 * 4096);
+        assert_eq!(metric("coterie_requests_cut_short_total "), ROUNDS * AT_ONCE - 4 * 4096);
+        assert!(!cluster.hints().is_empty(), "what is given up is hinted");
+        cluster.end();
+    });
+}
+
 /// Leaderless keyspaces owe the system group nothing while membership stays as it is.
 #[test]
 fn quorum_keyspaces_go_on_while_the_system_group_has_no_majority() {

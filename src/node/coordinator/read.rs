@@ -3,6 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::net::transport::SendError;
+use crate::node::admission::Ticket;
 use crate::node::committer::ReplyTo;
 use crate::node::coordinator::write::stopped;
 use crate::node::coordinator::{Coordinator, Owner, placement};
@@ -29,7 +30,7 @@ struct Subject {
 pub(crate) struct ReadOperation {
     core: ReadQuorum,
     subject: Subject,
-    client: Option<oneshot::Sender<Answer>>,
+    client: Option<(oneshot::Sender<Answer>, Ticket)>,
 }
 
 /// What the core wants done, with what it takes to do it.
@@ -49,7 +50,7 @@ impl Coordinator {
         key: Key,
         options: &RequestOptions,
     ) -> Result<ReadAnswer, RequestError> {
-        self.check_admission()?;
+        let ticket = self.replica.admission.enter()?;
         let topology = self.topology.load();
         let placement = placement(&topology, keyspace, options)?;
         let required = placement.read_quorum(options)?;
@@ -59,7 +60,7 @@ impl Coordinator {
         let subject = Subject { keyspace, partition, key, started, deadline };
         let primaries = self.primaries(&topology.up, &placement.ring, partition);
         let setup = self.read_setup(primaries, required, &subject);
-        let answer = self.begin_read(setup, subject).await;
+        let answer = self.begin_read(setup, subject, ticket).await;
         let success = answer.map_err(|error| self.fail(error, started))?;
         Ok(read_answer(success, required, placement, self.clock.wall_ms()))
     }
@@ -84,7 +85,7 @@ impl Coordinator {
 
     /// Serves what this node itself can answer before anything is queued or sent: a read at ONE on
     /// a replica ends right here.
-    async fn begin_read(&self, setup: ReadSetup, subject: Subject) -> Answer {
+    async fn begin_read(&self, setup: ReadSetup, subject: Subject, ticket: Ticket) -> Answer {
         let required = setup.required;
         let mut core = ReadQuorum::new(setup, subject.started);
         let mut orders = Vec::new();
@@ -100,7 +101,13 @@ impl Coordinator {
         }
         match answered {
             Some(answer) if core.is_done() && orders.is_empty() => answer,
-            answered => self.continue_read(core, subject, orders, answered, required).await,
+            Some(answer) => {
+                drop(ticket);
+                let number = self.keep_read(core, subject, orders, None);
+                self.note_lingering(Owner::Read.request(number));
+                answer
+            }
+            None => self.continue_read(core, subject, orders, required, ticket).await,
         }
     }
 
@@ -109,11 +116,23 @@ impl Coordinator {
         core: ReadQuorum,
         subject: Subject,
         orders: Vec<Order>,
-        answered: Option<Answer>,
         required: u32,
+        ticket: Ticket,
     ) -> Answer {
         let (client, answer) = oneshot::channel();
-        let client = if answered.is_none() { Some(client) } else { None };
+        self.keep_read(core, subject, orders, Some((client, ticket)));
+        // The sender goes without an answer only when the node stops under the request.
+        answer.await.unwrap_or(Err(stopped(required)))
+    }
+
+    /// Keeps a read until it is done, and begins what its core wants done; its number.
+    fn keep_read(
+        &self,
+        core: ReadQuorum,
+        subject: Subject,
+        orders: Vec<Order>,
+        client: Option<(oneshot::Sender<Answer>, Ticket)>,
+    ) -> u64 {
         let next = core.next_deadline();
         let number = self.reads.insert(ReadOperation { core, subject: subject.clone(), client });
         if let Some(moment) = next {
@@ -122,11 +141,7 @@ impl Coordinator {
         for order in orders {
             self.carry_out_read(number, &subject, order);
         }
-        match answered {
-            Some(answer) => answer,
-            // The sender goes without an answer only when the node stops under the request.
-            None => answer.await.unwrap_or(Err(stopped(required))),
-        }
+        number
     }
 
     /// Takes one replica's answer.
@@ -168,13 +183,18 @@ impl Coordinator {
         event: impl FnOnce(&mut ReadQuorum, Moment),
     ) -> Option<Moment> {
         let now = self.env.now();
-        let (orders, subject) = self.reads.step(number, |operation| {
+        let (orders, subject, lingers) = self.reads.step(number, |operation| {
+            let waited = operation.client.is_some();
             event(&mut operation.core, now);
-            let orders = operation.drain();
-            ((orders, operation.subject.clone()), operation.core.is_done())
+            let (orders, done) = (operation.drain(), operation.core.is_done());
+            let lingers = waited && operation.client.is_none() && !done;
+            ((orders, operation.subject.clone(), lingers), done)
         })?;
         for order in orders {
             self.carry_out_read(number, &subject, order);
+        }
+        if lingers {
+            self.note_lingering(Owner::Read.request(number));
         }
         Some(subject.started)
     }
@@ -242,7 +262,7 @@ impl ReadOperation {
         while let Some(effect) = self.core.poll() {
             // The client is let go of only with its answer: other effects come before it.
             if let Some(answer) = sort_effect(effect, &mut orders)
-                && let Some(client) = self.client.take()
+                && let Some((client, _ticket)) = self.client.take()
             {
                 // A client that went away does not end its read: repairs go on.
                 let _client_gone = client.send(answer);

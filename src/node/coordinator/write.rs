@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::net::transport::SendError;
+use crate::node::admission::Ticket;
 use crate::node::committer::ReplyTo;
 use crate::node::coordinator::{Coordinator, Owner, placement};
 use crate::node::request::{Receipt, RequestError, RequestOptions};
@@ -25,7 +26,7 @@ pub(crate) struct WriteOperation {
     row: Row,
     partition: PartitionId,
     deadline: Moment,
-    client: Option<oneshot::Sender<Answer>>,
+    client: Option<(oneshot::Sender<Answer>, Ticket)>,
     /// Primaries whose hint was not admitted; the receipt must not name them as hinted.
     unhinted: Vec<NodeId>,
 }
@@ -48,7 +49,7 @@ impl Coordinator {
         value: Option<Bytes>,
         options: &RequestOptions,
     ) -> Result<Receipt, RequestError> {
-        self.check_admission()?;
+        let ticket = self.replica.admission.enter()?;
         let topology = self.topology.load();
         let placement = placement(&topology, keyspace, options)?;
         let required = placement.write_quorum(options)?;
@@ -67,7 +68,7 @@ impl Coordinator {
             sloppy,
             deadline,
         };
-        let answer = self.begin_write(setup, row, partition, deadline, started).await;
+        let answer = self.begin_write(setup, (row, partition), (deadline, started), ticket).await;
         let success = answer.map_err(|error| self.fail(error, started))?;
         Ok(Receipt { expires_at, ..receipt(success, version, required, placement) })
     }
@@ -75,15 +76,14 @@ impl Coordinator {
     async fn begin_write(
         &self,
         setup: WriteSetup,
-        row: Row,
-        partition: PartitionId,
-        deadline: Moment,
-        started: Moment,
+        (row, partition): (Row, PartitionId),
+        (deadline, started): (Moment, Moment),
+        ticket: Ticket,
     ) -> Answer {
         let required = setup.required;
         let core = WriteQuorum::new(setup, started);
         let (client, answer) = oneshot::channel();
-        let client = Some(client);
+        let client = Some((client, ticket));
         let unhinted = Vec::new();
         let number =
             self.writes.insert(WriteOperation { core, row, partition, deadline, client, unhinted });
@@ -106,15 +106,27 @@ impl Coordinator {
     }
 
     /// Gives one event to a write's core and does what it then wants.
-    pub(super) fn step_write(&self, number: u64, event: impl FnOnce(&mut WriteQuorum, Moment)) {
+    /// False when there is no such write any more.
+    pub(super) fn step_write(
+        &self,
+        number: u64,
+        event: impl FnOnce(&mut WriteQuorum, Moment),
+    ) -> bool {
         let now = self.env.now();
-        let orders = self.writes.step(number, |operation| {
+        let stepped = self.writes.step(number, |operation| {
+            let waited = operation.client.is_some();
             event(&mut operation.core, now);
-            (operation.drain(number, now), operation.core.is_done())
+            let (orders, done) = (operation.drain(number, now), operation.core.is_done());
+            ((orders, waited && operation.client.is_none() && !done), done)
         });
-        for order in orders.unwrap_or_default() {
+        let Some((orders, lingers)) = stepped else { return false };
+        for order in orders {
             self.carry_out_write(number, order);
         }
+        if lingers {
+            self.note_lingering(Owner::Write.request(number));
+        }
+        true
     }
 
     fn carry_out_write(&self, number: u64, order: Order) {
@@ -216,7 +228,7 @@ impl WriteOperation {
         if let Ok(success) = &mut answer {
             success.hinted.retain(|target| !self.unhinted.contains(target));
         }
-        if let Some(client) = self.client.take() {
+        if let Some((client, _ticket)) = self.client.take() {
             // A client that went away does not end its write.
             let _client_gone = client.send(answer);
         }
