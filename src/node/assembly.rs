@@ -12,7 +12,7 @@ use crate::net::transport::{Discovery, Inbox, NodeFacts, Transport};
 use crate::node::committer::Completions;
 use crate::node::coordinator::Coordinator;
 use crate::node::coordinator::deadlines::Deadlines;
-use crate::node::coordinator::latency::Latencies;
+use crate::node::coordinator::latency::ReplicaLatencies;
 use crate::node::coordinator::pending::Pending;
 use crate::node::dispatcher::{Dispatcher, Recipients};
 use crate::node::early::Early;
@@ -240,7 +240,7 @@ impl Node {
             replica: Arc::clone(&local.replica),
             handoff: Arc::clone(handoff),
             metrics: Arc::clone(&local.metrics),
-            latencies: Latencies::new(),
+            latencies: ReplicaLatencies::default(),
             deadlines: Deadlines::new(),
             writes: Pending::new(local.env.random()),
             reads: Pending::new(local.env.random()),

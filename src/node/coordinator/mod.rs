@@ -22,7 +22,7 @@ use crate::config::Limits;
 use crate::net::transport::Transport;
 use crate::node::clock::Clock;
 use crate::node::coordinator::deadlines::Deadlines;
-use crate::node::coordinator::latency::Latencies;
+use crate::node::coordinator::latency::ReplicaLatencies;
 use crate::node::coordinator::pending::Pending;
 use crate::node::coordinator::read::ReadOperation;
 use crate::node::coordinator::write::WriteOperation;
@@ -93,7 +93,7 @@ pub(crate) struct Coordinator {
     pub(crate) replica: Arc<Replica>,
     pub(crate) handoff: Arc<HintedHandoff>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) latencies: Latencies,
+    pub(crate) latencies: ReplicaLatencies,
     pub(crate) deadlines: Deadlines<RequestId>,
     pub(crate) writes: Pending<WriteOperation>,
     pub(crate) reads: Pending<ReadOperation>,
@@ -174,7 +174,9 @@ impl Coordinator {
     fn give_up_late_replicas(&self, request: RequestId) -> bool {
         const OVER: Moment = Moment(u64::MAX);
         match Owner::of(request) {
-            Some((Owner::Write, number)) => self.step_write(number, |core, _| core.on_tick(OVER)),
+            Some((Owner::Write, number)) => {
+                self.step_write(number, |core, _| core.on_tick(OVER)).is_some()
+            }
             Some((Owner::Read, number)) => {
                 self.step_read(number, |core, _| core.on_tick(OVER)).is_some()
             }

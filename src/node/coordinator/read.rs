@@ -76,9 +76,11 @@ impl Coordinator {
         primaries.sort_by_key(|primary| primary.node != self.own);
         let own_first = usize::from(primaries.first().is_some_and(|p| p.node == self.own));
         let remote = &mut primaries[own_first..];
-        self.latencies.sort(remote, |primary| primary.node, now);
+        let mut latencies = self.latencies.reads.lock();
+        latencies.sort(remote, |primary| primary.node, now);
         let hedge_after = (remote.len() + own_first > required as usize)
-            .then(|| self.latencies.hedge_after(remote.iter().map(|p| p.node), now));
+            .then(|| latencies.hedge_after(remote.iter().map(|p| p.node), now));
+        drop(latencies);
         let blocking_repair = required > 1;
         ReadSetup { primaries, required, blocking_repair, hedge_after, deadline: subject.deadline }
     }
@@ -146,10 +148,14 @@ impl Coordinator {
 
     /// Takes one replica's answer.
     pub(super) fn on_found(&self, from: NodeId, number: u64, outcome: Result<Found, Refusal>) {
-        let now = self.env.now();
-        let started = self.step_read(number, |core, now| hear(core, from, outcome, now));
-        if let Some(started) = started {
-            self.latencies.record(from, now.since(started), now);
+        let mut asked_at = None;
+        self.step_read(number, |core, now| {
+            asked_at = core.awaited().find(|(node, _)| *node == from).map(|(_, at)| at);
+            hear(core, from, outcome, now);
+        });
+        if let Some(asked_at) = asked_at {
+            let now = self.env.now();
+            self.latencies.reads.lock().on_answer(from, now.since(asked_at), now);
         }
     }
 
@@ -169,19 +175,34 @@ impl Coordinator {
         if next == Some(true) {
             self.metrics.reads_hedged.inc();
         }
-        self.step_read(number, ReadQuorum::on_tick);
+        let mut silent = Vec::new();
+        self.step_read(number, |core, now| {
+            silent.extend(core.awaited());
+            core.on_tick(now);
+        });
+        self.note_silence(silent);
         let next = self.reads.step(number, |operation| (operation.core.next_deadline(), false));
         if let Some(Some(moment)) = next {
             self.deadlines.add(moment, Owner::Read.request(number));
         }
     }
 
-    /// Gives one event to a read's core and does what it then wants; when the read began.
+    /// Takes into account who has not answered yet.
+    fn note_silence(&self, silent: Vec<(NodeId, Moment)>) {
+        let now = self.env.now();
+        let mut latencies = self.latencies.reads.lock();
+        for (node, asked_at) in silent {
+            latencies.on_silence(node, now.since(asked_at), now);
+        }
+    }
+
+    /// Gives one event to a read's core and does what it then wants; `None` when there is no such
+    /// read any more.
     pub(super) fn step_read(
         &self,
         number: u64,
         event: impl FnOnce(&mut ReadQuorum, Moment),
-    ) -> Option<Moment> {
+    ) -> Option<()> {
         let now = self.env.now();
         let (orders, subject, lingers) = self.reads.step(number, |operation| {
             let waited = operation.client.is_some();
@@ -196,7 +217,7 @@ impl Coordinator {
         if lingers {
             self.note_lingering(Owner::Read.request(number));
         }
-        Some(subject.started)
+        Some(())
     }
 
     fn carry_out_read(&self, number: u64, subject: &Subject, order: Order) {

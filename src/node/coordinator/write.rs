@@ -1,6 +1,7 @@
 //! One write: stamp it, send it to all replicas, answer at W acknowledgements, hint the absent.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -25,6 +26,7 @@ pub(crate) struct WriteOperation {
     core: WriteQuorum,
     row: Row,
     partition: PartitionId,
+    started: Moment,
     deadline: Moment,
     client: Option<(oneshot::Sender<Answer>, Ticket)>,
     /// Primaries whose hint was not admitted; the receipt must not name them as hinted.
@@ -34,7 +36,7 @@ pub(crate) struct WriteOperation {
 /// What the core wants done, with what it takes to do it.
 enum Order {
     Send { to: NodeId, write: Write, partition: PartitionId },
-    Hint { target: NodeId, row: Row },
+    Hint { target: NodeId, row: Row, waited: Duration },
 }
 
 impl Coordinator {
@@ -85,8 +87,15 @@ impl Coordinator {
         let (client, answer) = oneshot::channel();
         let client = Some((client, ticket));
         let unhinted = Vec::new();
-        let number =
-            self.writes.insert(WriteOperation { core, row, partition, deadline, client, unhinted });
+        let number = self.writes.insert(WriteOperation {
+            core,
+            row,
+            partition,
+            started,
+            deadline,
+            client,
+            unhinted,
+        });
         self.deadlines.add(deadline, Owner::Write.request(number));
         self.step_write(number, |_, _| {});
         // The sender goes without an answer only when the node stops under the request.
@@ -95,10 +104,14 @@ impl Coordinator {
 
     /// Takes one replica's answer.
     pub(super) fn on_acknowledged(&self, from: NodeId, number: u64, outcome: Result<(), Refusal>) {
-        self.step_write(number, |core, now| match outcome {
+        let started = self.step_write(number, |core, now| match outcome {
             Ok(()) => core.on_ack(from, now),
             Err(refusal) => core.on_refusal(from, refusal, now),
         });
+        if let (Some(started), Ok(())) = (started, outcome) {
+            let now = self.env.now();
+            self.latencies.writes.lock().on_answer(from, now.since(started), now);
+        }
     }
 
     pub(super) fn on_write_deadline(&self, number: u64) {
@@ -106,27 +119,28 @@ impl Coordinator {
     }
 
     /// Gives one event to a write's core and does what it then wants.
-    /// False when there is no such write any more.
+    /// When the write began; `None` when there is no such write any more.
     pub(super) fn step_write(
         &self,
         number: u64,
         event: impl FnOnce(&mut WriteQuorum, Moment),
-    ) -> bool {
+    ) -> Option<Moment> {
         let now = self.env.now();
         let stepped = self.writes.step(number, |operation| {
             let waited = operation.client.is_some();
             event(&mut operation.core, now);
             let (orders, done) = (operation.drain(number, now), operation.core.is_done());
-            ((orders, waited && operation.client.is_none() && !done), done)
+            let lingers = waited && operation.client.is_none() && !done;
+            ((orders, lingers, operation.started), done)
         });
-        let Some((orders, lingers)) = stepped else { return false };
+        let (orders, lingers, started) = stepped?;
         for order in orders {
             self.carry_out_write(number, order);
         }
         if lingers {
             self.note_lingering(Owner::Write.request(number));
         }
-        true
+        Some(started)
     }
 
     fn carry_out_write(&self, number: u64, order: Order) {
@@ -148,7 +162,12 @@ impl Coordinator {
                     });
                 }
             }
-            Order::Hint { target, row } => {
+            Order::Hint { target, row, waited } => {
+                if self.transport.is_connected(target) {
+                    // It is there and does not answer; one that refused has answered by then.
+                    let now = self.env.now();
+                    self.latencies.writes.lock().on_silence(target, waited, now);
+                }
                 // No stream leads to this node itself: a hint for it would never be delivered. Its
                 // own copy, refused or late, is mended by the next read.
                 if target == self.own || !self.handoff.keep(target, row) {
@@ -211,7 +230,8 @@ impl WriteOperation {
                     orders.push(Order::Send { to, write, partition: self.partition });
                 }
                 WriteEffect::Hint { target } => {
-                    orders.push(Order::Hint { target, row: self.row.clone() });
+                    let (row, waited) = (self.row.clone(), now.since(self.started));
+                    orders.push(Order::Hint { target, row, waited });
                 }
                 WriteEffect::Answer(answer) => self.answer(answer),
             }
