@@ -14,7 +14,7 @@ use crate::net::transport::{Discovery, Inbox, NodeFacts, Transport};
 use crate::node::committer::Completions;
 use crate::node::coordinator::Coordinator;
 use crate::node::coordinator::deadlines::Deadlines;
-use crate::node::coordinator::latency::Latencies;
+use crate::node::coordinator::latency::ReplicaLatencies;
 use crate::node::coordinator::pending::Pending;
 use crate::node::dispatcher::{Dispatcher, Recipients};
 use crate::node::early::Early;
@@ -271,7 +271,6 @@ impl Node {
         handoff: &Arc<HintedHandoff>,
     ) -> Arc<Coordinator> {
         let local = &self.local;
-        let requests = Arc::clone(&local.replica.admission.requests);
         Arc::new(Coordinator {
             own: self.identity().node_id(),
             incarnation,
@@ -284,10 +283,11 @@ impl Node {
             gate: Arc::clone(gate),
             handoff: Arc::clone(handoff),
             metrics: Arc::clone(&local.metrics),
-            latencies: Latencies::new(),
+            latencies: ReplicaLatencies::default(),
             deadlines: Deadlines::new(),
-            writes: Pending::counted(local.env.random(), Arc::clone(&requests)),
-            reads: Pending::counted(local.env.random(), Arc::clone(&requests)),
+            writes: Pending::new(local.env.random()),
+            reads: Pending::new(local.env.random()),
+            lingering: Mutex::default(),
         })
     }
 
