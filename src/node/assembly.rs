@@ -341,7 +341,6 @@ impl Node {
             system: Arc::clone(&groups.system),
             members: Arc::clone(members),
             handoff: Arc::clone(handoff),
-            health: Arc::clone(&local.health),
             woken: Notify::new(),
         };
         let vacated = Vacated {
