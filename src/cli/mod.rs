@@ -15,6 +15,7 @@ mod logging;
 mod operator;
 mod output;
 mod render;
+mod repair;
 mod reshape;
 mod serve;
 mod signal;
@@ -95,6 +96,8 @@ enum Command {
         /// Show the preference list of this key.
         key: Option<String>,
     },
+    /// Have all nodes compare their replicas now and copy what differs; waits until they have.
+    Repair(repair::RepairArgs),
     /// Look at the cluster's members and change them.
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -185,6 +188,7 @@ fn ask(client: &ClientArgs, command: Command) -> Result<(), Failure> {
             Command::Delete(args) => data::delete(&cluster, args, out).await,
             Command::Ring { key: None } => operator::ring(&cluster, out).await,
             Command::Ring { key: Some(key) } => operator::owners(&cluster, key, out).await,
+            Command::Repair(args) => repair::run(&cluster, args, out).await,
             Command::Cluster(ClusterCommand::Reshape(command)) => {
                 reshape::run(&cluster, command, out).await
             }
@@ -228,6 +232,8 @@ mod tests {
             "--node a:1 delete k --timeout 500ms",
             "ring k",
             "status",
+            "repair",
+            "repair --partition 17 -k orders",
             "cluster plan --join n4 --leave n1 --replace n2=n5",
             "cluster join n4 n5 --wait",
             "cluster leave n4",

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::config::{ClusterSettings, Config, JoinMode};
 use crate::net::transport::{Discovery, Inbox, NodeFacts, Transport};
+use crate::node::anti_entropy::{Answering, AntiEntropy};
 use crate::node::committer::Completions;
 use crate::node::coordinator::Coordinator;
 use crate::node::coordinator::deadlines::Deadlines;
@@ -199,6 +200,9 @@ impl Node {
             Arc::clone(&local.committer),
         ));
         let refill = self.refill(&transport, &topology, &pages);
+        let options = self.config.anti_entropy;
+        let anti_entropy =
+            AntiEntropy::new(local, options, Arc::clone(&transport), Arc::clone(&gate));
         let moves = self.moves((&transport, &topology), &members, &groups, (&pages, &handoff));
         let scans = Scans::new(
             Arc::clone(&local.env),
@@ -210,6 +214,13 @@ impl Node {
         self.dispatcher.connect(Recipients {
             transport: Arc::clone(&transport),
             topology: Arc::clone(&topology),
+            answering: Answering::new(
+                Arc::clone(&local.env),
+                Arc::clone(&gate),
+                Arc::clone(&transport),
+                Arc::clone(&self.tasks),
+            ),
+            errands: Arc::clone(anti_entropy.errands()),
             gate,
             replica: Arc::clone(&local.replica),
             early: Early::new(Arc::clone(&local.env)),
@@ -233,6 +244,7 @@ impl Node {
             coordinator,
             handoff,
             refill,
+            anti_entropy: Arc::new(anti_entropy),
             moves,
             joins: AtomicBool::new(entry == Entry::Joining),
             groups,
@@ -373,6 +385,7 @@ impl Node {
         tasks.spawn(self.joining(attached).run(stop()));
         tasks.spawn(Arc::clone(&attached.members).run(stop()));
         tasks.spawn(Arc::clone(&attached.handoff).run(hinting, stop()));
+        tasks.spawn(Arc::clone(&attached.anti_entropy).run(stop()));
         tasks.spawn(Arc::clone(&attached.moves.transfers).run(stop()));
         tasks.spawn(Arc::clone(&attached.moves.rebalance).run(stop()));
         tasks.spawn(Arc::clone(&attached.moves.vacated).run(stop()));

@@ -8,11 +8,13 @@
 pub mod admission;
 pub mod consistency;
 pub mod digest;
+pub mod exchange;
 pub mod expiry;
 pub mod group;
 pub mod hints;
 pub mod hot_keys;
 pub mod membership;
+pub mod merkle;
 pub mod message;
 pub mod meter;
 pub mod planted;

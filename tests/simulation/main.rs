@@ -12,6 +12,7 @@
 
 mod agenda;
 mod cluster;
+mod converging;
 mod dice;
 mod directed;
 mod disk;
@@ -135,6 +136,15 @@ fn every_bug_planted_under_strong_keyspaces_is_caught() {
 fn every_bug_planted_under_a_ring_that_changes_is_caught() {
     for (bug, expected) in planted::IN_RING {
         catch(bug, expected, |seed| Setup { ring: Some(bug), ..of_ring(seed) });
+    }
+}
+
+#[test]
+fn every_bug_planted_in_anti_entropy_is_caught() {
+    let expected = &[invariants::replicas_converge_unread::NAME];
+    for bug in planted::IN_ANTI_ENTROPY {
+        let kind = Kind::Quorum;
+        catch(bug, expected, |seed| Setup { kind, ring: Some(bug), ..strong(seed) });
     }
 }
 

@@ -12,7 +12,8 @@ use coterie::protocol::quorum::level::Level;
 use coterie::protocol::raft::planted::Planted as RaftPlanted;
 use coterie::types::{Key, Moment, Version};
 
-use crate::cluster::{Cluster, Shape};
+use crate::cluster::{Cluster, Mending, Shape};
+use crate::converging::{converge, held_by_primaries};
 use crate::dice::Dice;
 use crate::faults::{self, Fault, Planned};
 use crate::history::{Action, Answer, Evidence, Held, History};
@@ -168,6 +169,7 @@ struct StrongPart {
 }
 
 fn scenario(dice: &Dice) -> Scenario {
+    let mending = Mending::draw(dice);
     let mut dice = dice.fork("scenario");
     let machines = dice.pick(&[2, 3, 3, 3, 4, 5, 5]);
     let (read_quorum, write_quorum) = dice.pick(&[(2, 2), (2, 2), (2, 2), (1, 3), (3, 1)]);
@@ -188,11 +190,14 @@ fn scenario(dice: &Dice) -> Scenario {
     let plan = faults::plan(&mut dice, machines, phase, faults::KINDS);
     let (partitions, groups) = (16, GroupOptions::default());
     let wal_segment_bytes = 16 * 1024;
-    let shape = Shape { machines, late: 0, replication, partitions, groups, wal_segment_bytes };
+    let late = 0;
+    let shape =
+        Shape { machines, late, replication, partitions, groups, wal_segment_bytes, mending };
     Scenario { shape, workload, plan, strong: None }
 }
 
 fn strong_scenario(dice: &Dice) -> Scenario {
+    let mending = Mending::draw(dice);
     let mut dice = dice.fork("strong scenario");
     let machines = dice.pick(&[3, 3, 4, 5, 5]);
     let late = if machines > 3 { dice.index(3).saturating_sub(1) } else { 0 };
@@ -208,7 +213,8 @@ fn strong_scenario(dice: &Dice) -> Scenario {
     let partitions = dice.pick(&[16, 16, 16, 32, 64]);
     // The system group's state is one row and must fit.
     let wal_segment_bytes = 64 * 1024;
-    let shape = Shape { machines, late, replication, partitions, groups, wal_segment_bytes };
+    let shape =
+        Shape { machines, late, replication, partitions, groups, wal_segment_bytes, mending };
     let think_ms_max = dice.pick(&[20, 100, 400]);
     let commands = dice.between(20, 80);
     let mut strong = StrongWorkload {
@@ -246,6 +252,7 @@ fn strong_scenario(dice: &Dice) -> Scenario {
 
 /// At least three nodes are on the ring at any time.
 fn ring_scenario(dice: &Dice) -> Scenario {
+    let mending = Mending::draw(dice);
     let mut dice = dice.fork("ring scenario");
     let founding = dice.pick(&[3, 3, 4, 5]);
     let late = dice.index(4).min(7 - founding);
@@ -282,7 +289,8 @@ fn ring_scenario(dice: &Dice) -> Scenario {
     }
     let (partitions, groups) = (dice.pick(&[4, 16, 16]), GroupOptions::default());
     let wal_segment_bytes = 64 * 1024;
-    let shape = Shape { machines, late, replication, partitions, groups, wal_segment_bytes };
+    let shape =
+        Shape { machines, late, replication, partitions, groups, wal_segment_bytes, mending };
     Scenario { shape, workload, plan, strong: None }
 }
 
@@ -316,6 +324,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let work = Work { history: &history, workload, crew: &crew, strong };
     let watching = safety_phase(&cluster, work, plan, &dice).await;
     let hints_left = heal(&cluster).await;
+    let unread = converge(&cluster, &workload::keys(&workload)).await;
     cluster.plant(setup.planted.map(Planted::after_healing));
     let strong = judge_strong(&cluster, &crew, strong, &dice).await;
     drop(watching);
@@ -323,6 +332,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let mut evidence = judge.look(&workload::keys(&workload)).await;
     cluster.end();
     evidence.strong = strong;
+    evidence.unread = unread;
     evidence.steps = cluster.steps.violations();
     evidence.hints_left = hints_left;
     evidence.operations = history.operations();
@@ -475,14 +485,7 @@ impl Judge<'_> {
 
     /// What each primary of a key holds, by machine.
     fn hold(&self, key: &Key, failures: &mut Vec<String>) -> Held {
-        let mut held = Vec::new();
-        for machine in self.cluster.primaries(key) {
-            let Some(session) = self.cluster.session(machine) else { continue };
-            match session.node.peek(keyspaces::of_key(key).as_deref(), key) {
-                Ok(record) => held.push((machine, record)),
-                Err(error) => failures.push(format!("n{machine} holds of {key}: {error}")),
-            }
-        }
+        let held = held_by_primaries(self.cluster, key, failures);
         let (found, in_effect) = (held.len(), self.cluster.shape.in_effect(key));
         if found as u64 != u64::from(in_effect) {
             failures
