@@ -14,6 +14,7 @@ mod findings;
 mod lost_hints;
 mod repairing;
 mod runs;
+mod scrubs;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use self::repairing::Copied;
 pub use self::runs::RepairProgress;
 pub(crate) use self::runs::RepairWish;
 use self::runs::Runs;
+pub(crate) use self::scrubs::Scrubs;
 use crate::config::AntiEntropyOptions;
 use crate::net::transport::Transport;
 use crate::node::env::Env;
@@ -45,7 +47,6 @@ use crate::protocol::message::tree::{Answer, Question, TreeAsk, TreeReply};
 use crate::protocol::message::{Class, Message, Refusal};
 use crate::protocol::system::placing::partition_ids;
 use crate::protocol::throttle::Throttle;
-use crate::storage::store::Pass;
 use crate::telemetry::Metrics;
 use crate::types::{Epoch, Moment, NodeId};
 
@@ -92,6 +93,7 @@ pub(crate) struct AntiEntropy {
     options: AntiEntropyOptions,
     errands: Arc<Errands>,
     lost_hints: Arc<LostHints>,
+    scrubs: Arc<Scrubs>,
     throttle: Mutex<Throttle>,
     schedule: Mutex<Schedule>,
     findings: Mutex<Findings>,
@@ -105,6 +107,7 @@ impl AntiEntropy {
         options: AntiEntropyOptions,
         transport: Arc<dyn Transport>,
         gate: Arc<Gate>,
+        scrubs: Arc<Scrubs>,
     ) -> AntiEntropy {
         let interval = Some(options.interval).filter(|interval| !interval.is_zero());
         let own = gate.own;
@@ -117,6 +120,7 @@ impl AntiEntropy {
             metrics: Arc::clone(&local.metrics),
             options,
             lost_hints: Arc::clone(&local.lost_hints),
+            scrubs,
             throttle: Mutex::new(Throttle::new(options.bytes_per_second, BURST)),
             schedule: Mutex::new(Schedule::new(own, interval)),
             findings: Mutex::default(),
@@ -239,13 +243,11 @@ impl AntiEntropy {
         let epoch = self.gate.topology.load().epoch;
         let mut exchange = Exchange::new();
         let mut copied = Copied::default();
-        let mut pass = self.scrub(pair);
         loop {
             match exchange.poll(self.env.now()) {
                 Effect::Ask(question) => {
                     self.gate.replica.admission.wait(Class::AntiEntropy).await;
-                    let (here, there) = self.ask_both(pair, epoch, question, pass).await?;
-                    pass = Pass::Stale;
+                    let (here, there) = self.ask_both(pair, epoch, question).await?;
                     exchange.on_answers(here, there, self.env.now())?;
                 }
                 Effect::Wait(until) => self.env.sleep_until(until).await,
@@ -260,22 +262,12 @@ impl AntiEntropy {
         }
     }
 
-    /// Whether all of this node's rows of the partition are to be looked at this time, because none
-    /// were for long.
-    fn scrub(&self, pair: Pair) -> Pass {
-        let (now, interval) = (self.env.now(), self.options.scrub_interval);
-        let place = (pair.keyspace, pair.partition);
-        let is_due = !interval.is_zero() && self.findings.lock().is_scrub_due(place, interval, now);
-        if is_due { Pass::All } else { Pass::Stale }
-    }
-
     /// Puts a question to the peer and to this node.
     async fn ask_both(
         &self,
         pair: Pair,
         epoch: Epoch,
         question: Question,
-        pass: Pass,
     ) -> Result<(Answer, Answer), Broken> {
         let Pair { keyspace, partition, peer } = pair;
         let wording = question.clone();
@@ -284,7 +276,7 @@ impl AntiEntropy {
         })?;
         let place = (keyspace, partition);
         let replica = Arc::clone(&self.gate.replica);
-        let here = answering::answer(&*self.env, replica, place, question, pass).await?;
+        let here = answering::answer(&*self.env, replica, &self.scrubs, place, question).await?;
         let there = self.await_answer(errand).await?;
         let bytes = cost_bytes(&here) + cost_bytes(&there);
         self.metrics.anti_entropy_tree_bytes.inc_by(bytes);

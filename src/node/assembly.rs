@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::config::{ClusterSettings, Config, JoinMode};
 use crate::net::transport::{Discovery, Inbox, NodeFacts, Transport};
-use crate::node::anti_entropy::{Answering, AntiEntropy};
+use crate::node::anti_entropy::{Answering, AntiEntropy, Scrubs};
 use crate::node::committer::Completions;
 use crate::node::coordinator::Coordinator;
 use crate::node::coordinator::deadlines::Deadlines;
@@ -200,9 +200,7 @@ impl Node {
             Arc::clone(&local.committer),
         ));
         let refill = self.refill(&transport, &topology, &pages);
-        let options = self.config.anti_entropy;
-        let anti_entropy =
-            AntiEntropy::new(local, options, Arc::clone(&transport), Arc::clone(&gate));
+        let (anti_entropy, answering) = self.anti_entropy(&transport, &gate);
         let moves = self.moves((&transport, &topology), &members, &groups, (&pages, &handoff));
         let scans = Scans::new(
             Arc::clone(&local.env),
@@ -214,12 +212,7 @@ impl Node {
         self.dispatcher.connect(Recipients {
             transport: Arc::clone(&transport),
             topology: Arc::clone(&topology),
-            answering: Answering::new(
-                Arc::clone(&local.env),
-                Arc::clone(&gate),
-                Arc::clone(&transport),
-                Arc::clone(&self.tasks),
-            ),
+            answering,
             errands: Arc::clone(anti_entropy.errands()),
             gate,
             replica: Arc::clone(&local.replica),
@@ -319,6 +312,25 @@ impl Node {
             metrics: Arc::clone(&local.metrics),
             state: RefillState::default(),
         })
+    }
+
+    /// Who compares replicas, and who answers others that do.
+    fn anti_entropy(
+        &self,
+        transport: &Arc<dyn Transport>,
+        gate: &Arc<Gate>,
+    ) -> (AntiEntropy, Answering) {
+        let (local, options) = (&self.local, self.config.anti_entropy);
+        let (transport, gate) = (Arc::clone(transport), Arc::clone(gate));
+        let scrubs = Arc::new(Scrubs::new(Arc::clone(&local.env), options.scrub_interval));
+        let answering = Answering::new(
+            Arc::clone(&local.env),
+            Arc::clone(&gate),
+            Arc::clone(&transport),
+            Arc::clone(&self.tasks),
+            Arc::clone(&scrubs),
+        );
+        (AntiEntropy::new(local, options, transport, gate, scrubs), answering)
     }
 
     fn moves(

@@ -22,8 +22,8 @@ impl Node {
     /// anti-entropy has to do.
     ///
     /// # Errors
-    /// [`RequestError::Invalid`] for a keyspace or partition that there is not, or that is not to be
-    /// repaired; [`RequestError::NotServing`] while the node has no cluster.
+    /// [`RequestError::Invalid`] for a keyspace or partition that there is not, or that is not to
+    /// be repaired; [`RequestError::NotServing`] while the node has no cluster.
     pub fn repair(&self, asked: &RepairAsked) -> Result<RepairProgress, RequestError> {
         let attached = self.attached()?;
         let state = self.system().ok_or_else(|| RequestError::NotServing {

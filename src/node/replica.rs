@@ -104,8 +104,8 @@ impl Replica {
             .map_err(|error| self.refuse(&error))
     }
 
-    /// What a partition's hash tree, or its rows, say. May block on the disk for as long as it takes
-    /// to go through the partition.
+    /// What a partition's hash tree, or its rows, say. May block on the disk for as long as it
+    /// takes to go through the partition.
     pub(crate) fn answer(
         &self,
         (keyspace, partition): (KeyspaceId, PartitionId),

@@ -5,14 +5,15 @@
 //! so a tree is its buckets. All trees have the same shape: two nodes compare theirs hash by hash.
 //!
 //! The tree is kept by the writes themselves, at the price of one bit each: a write says that its
-//! bucket is *stale*, for the store takes a row in without knowing which one it replaces, and looking
-//! would double the price of a write. Before a tree is compared it is *refreshed* from the rows:
-//! one pass over the partition, in which only rows of stale buckets are hashed. A partition that
-//! nobody writes to is never passed over.
+//! bucket is *stale*, for the store takes a row in without knowing which one it replaces, and
+//! looking would make writes a tenth dearer. Before a tree is compared it is *refreshed* from the
+//! rows: one pass over the partition, in which only rows of stale buckets are hashed. A partition
+//! that nobody writes to is never passed over.
 //!
 //! Invariant: a bucket that is not stale has the hash of its rows, provided that whoever changes a
-//! row marks its bucket after the change is visible. A refresh may see a change that is marked later
-//! (the bucket is then stale once more, for nothing), and never misses one that was marked before.
+//! row marks its bucket after the change is visible. A refresh may see a change that is marked
+//! later (the bucket is then stale once more, for nothing), and never misses one that was marked
+//! before.
 
 use crate::protocol::digest::Digest;
 use crate::protocol::planted::{Planted, planted};

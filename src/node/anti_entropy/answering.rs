@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::net::transport::Transport;
+use crate::node::anti_entropy::Scrubs;
 use crate::node::env::{Env, run_blocking};
 use crate::node::gate::Gate;
 use crate::node::pages::Place;
@@ -13,7 +14,6 @@ use crate::node::replica::Replica;
 use crate::node::tasks::Tasks;
 use crate::protocol::message::tree::{Answer, Question, TreeAsk, TreeReply};
 use crate::protocol::message::{Class, Message, Refusal};
-use crate::storage::store::Pass;
 use crate::types::NodeId;
 
 /// Questions that are answered at once; further ones are refused, and asked again.
@@ -25,6 +25,7 @@ pub(crate) struct Answering {
     gate: Arc<Gate>,
     transport: Arc<dyn Transport>,
     tasks: Arc<Tasks>,
+    scrubs: Arc<Scrubs>,
     slots: Arc<Semaphore>,
 }
 
@@ -34,9 +35,10 @@ impl Answering {
         gate: Arc<Gate>,
         transport: Arc<dyn Transport>,
         tasks: Arc<Tasks>,
+        scrubs: Arc<Scrubs>,
     ) -> Answering {
         let slots = Arc::new(Semaphore::new(ANSWERS_AT_ONCE_MAX));
-        Answering { env, gate, transport, tasks, slots }
+        Answering { env, gate, transport, tasks, scrubs, slots }
     }
 
     /// Answers a peer, or refuses: when it takes this node for an owner that it is not, and when
@@ -58,11 +60,11 @@ impl Answering {
             let outcome = Err(refusal);
             return send(&*transport, from, TreeReply { request, outcome, complete: false });
         }
-        let env = Arc::clone(&self.env);
+        let (env, scrubs) = (Arc::clone(&self.env), Arc::clone(&self.scrubs));
         self.tasks.spawn(async move {
             let complete = replica.is_complete();
             let place = (keyspace, partition);
-            let outcome = answer(&*env, replica, place, question, Pass::Stale).await;
+            let outcome = answer(&*env, replica, &scrubs, place, question).await;
             send(&*transport, from, TreeReply { request, outcome, complete });
             drop(slot);
         });
@@ -73,10 +75,11 @@ impl Answering {
 pub(super) async fn answer(
     env: &dyn Env,
     replica: Arc<Replica>,
+    scrubs: &Scrubs,
     place: Place,
     question: Question,
-    pass: Pass,
 ) -> Result<Answer, Refusal> {
+    let pass = scrubs.pass(place, &question);
     run_blocking(env, move || replica.answer(place, &question, pass)).await
 }
 

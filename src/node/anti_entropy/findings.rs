@@ -1,10 +1,8 @@
 //! What comparing replicas has shown, for status and metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use crate::node::anti_entropy::AntiEntropy;
-use crate::node::pages::Place;
 use crate::node::status::Activity;
 use crate::protocol::exchange::schedule::Pair;
 use crate::types::{Moment, PartitionId};
@@ -23,7 +21,6 @@ struct Seen {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     seen: BTreeMap<Pair, Seen>,
-    scrubbed: BTreeMap<Place, Moment>,
 }
 
 impl Findings {
@@ -34,23 +31,9 @@ impl Findings {
         of_partition.map(|(_, seen)| seen.differing).sum()
     }
 
-    /// Whether all rows of a partition are to be looked at now; they are taken to be from then on.
-    /// What was never looked at counts as looked at just now: its tree is made of all rows anyway.
-    pub(super) fn is_scrub_due(&mut self, place: Place, every: Duration, now: Moment) -> bool {
-        let last = self.scrubbed.entry(place).or_insert(now);
-        let is_due = now.since(*last) >= every;
-        if is_due {
-            *last = now;
-        }
-        is_due
-    }
-
     /// Forgets all other pairs.
     pub(super) fn retain(&mut self, pairs: &BTreeSet<Pair>) {
         self.seen.retain(|pair, _| pairs.contains(pair));
-        let places: BTreeSet<Place> =
-            pairs.iter().map(|pair| (pair.keyspace, pair.partition)).collect();
-        self.scrubbed.retain(|place, _| places.contains(place));
     }
 
     /// The partitions that differed when they were last compared.
@@ -127,15 +110,5 @@ mod tests {
             (named(&findings.divergent()), findings.oldest()),
             ("none differed".to_owned(), Some(Moment(4)))
         );
-    }
-
-    #[test]
-    fn a_partition_is_scrubbed_once_an_interval() {
-        let (mut findings, every) = (Findings::default(), Duration::from_secs(10));
-        let place = (KeyspaceId::DEFAULT, PartitionId(1));
-        let due: Vec<bool> = [0, 5, 10, 11, 20]
-            .map(|seconds| findings.is_scrub_due(place, every, Moment(seconds * 1_000_000)))
-            .to_vec();
-        assert_eq!(due, [false, false, true, false, true]);
     }
 }

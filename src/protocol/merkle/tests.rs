@@ -123,7 +123,8 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        4 => (0_u16..40, prop::option::weighted(0.8, 1_u64..50)).prop_map(|(k, v)| Act::Change(k, v)),
+        4 => (0_u16..40, prop::option::weighted(0.8, 1_u64..50))
+            .prop_map(|(key, stamp)| Act::Change(key, stamp)),
         1 => Just(Act::Begin),
         1 => Just(Act::See),
         1 => Just(Act::Finish),
