@@ -58,7 +58,7 @@ pub(crate) enum Mending {
     Hints,
     /// Hints, and anti-entropy.
     Everything,
-    /// Anti-entropy alone: no hint is kept.
+    /// Anti-entropy alone: no hint is kept, and nothing is scrubbed.
     AntiEntropy,
 }
 
@@ -184,6 +184,8 @@ fn config(shape: &Shape, machine: usize) -> Config {
     };
     config.anti_entropy.scrub_interval = SCRUBBED_EVERY;
     if shape.mending == Mending::AntiEntropy {
+        // A scrub would find what writes did not tell the trees.
+        config.anti_entropy.scrub_interval = Duration::ZERO;
         config.hints.bytes_per_target_max = 0;
     }
     config

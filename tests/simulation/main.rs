@@ -24,6 +24,7 @@ mod keyspaces;
 #[path = "../linearizability/mod.rs"]
 mod linearizability;
 mod machine;
+mod mending;
 mod network;
 mod planted;
 mod run;
@@ -136,15 +137,6 @@ fn every_bug_planted_under_strong_keyspaces_is_caught() {
 fn every_bug_planted_under_a_ring_that_changes_is_caught() {
     for (bug, expected) in planted::IN_RING {
         catch(bug, expected, |seed| Setup { ring: Some(bug), ..of_ring(seed) });
-    }
-}
-
-#[test]
-fn every_bug_planted_in_anti_entropy_is_caught() {
-    let expected = &[invariants::replicas_converge_unread::NAME];
-    for bug in planted::IN_ANTI_ENTROPY {
-        let kind = Kind::Quorum;
-        catch(bug, expected, |seed| Setup { kind, ring: Some(bug), ..strong(seed) });
     }
 }
 

@@ -196,14 +196,6 @@ pub(crate) const IN_RING: [(RingPlanted, &[&str]); 11] = [
     (RingPlanted::LeavesWithHints, ROWS),
 ];
 
-/// Bugs of anti-entropy: each leaves replicas different.
-pub(crate) const IN_ANTI_ENTROPY: [RingPlanted; 4] = [
-    RingPlanted::TreeMissesDeletes,
-    RingPlanted::StaleBucketsKept,
-    RingPlanted::RepairsBackwards,
-    RingPlanted::AbsentRowsOverlooked,
-];
-
 fn acknowledge(write: &Write) -> Message {
     Message::WriteReply(WriteReply { request: write.request, outcome: Ok(()) })
 }
