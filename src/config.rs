@@ -59,6 +59,8 @@ pub struct Config {
     pub hints: HintLimits,
     /// Bounds on moving partitions.
     pub transfers: TransferLimits,
+    /// How replicas are compared.
+    pub anti_entropy: AntiEntropyOptions,
     /// The write-ahead log and the tables behind it.
     pub storage: StorageOptions,
     /// The logs and snapshots of Raft groups.
@@ -85,6 +87,7 @@ impl Default for Config {
             limits: Limits::default(),
             hints: HintLimits::default(),
             transfers: TransferLimits::default(),
+            anti_entropy: AntiEntropyOptions::default(),
             storage: StorageOptions::default(),
             groups: GroupOptions::default(),
         }
@@ -110,6 +113,28 @@ pub struct TransferLimits {
 impl Default for TransferLimits {
     fn default() -> Self {
         TransferLimits { bytes_per_second: 16 << 20 }
+    }
+}
+
+/// How often replicas of quorum keyspaces are compared, and how fast they are repaired.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AntiEntropyOptions {
+    /// Every partition is compared with each other replica of it once in this time; zero for only
+    /// on demand.
+    pub interval: Duration,
+    /// Once in this time all rows of a partition are read and checked; zero for never.
+    pub scrub_interval: Duration,
+    /// Bytes of rows per second that this node copies, either way.
+    pub bytes_per_second: u64,
+}
+
+impl Default for AntiEntropyOptions {
+    fn default() -> Self {
+        AntiEntropyOptions {
+            interval: Duration::from_secs(600),
+            scrub_interval: Duration::from_secs(7 * 24 * 3600),
+            bytes_per_second: 4 << 20,
+        }
     }
 }
 

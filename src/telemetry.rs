@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::types::PartitionId;
+
 /// Bounds of the latency histograms, in seconds: 100 µs to 10 s.
 const LATENCY_BUCKETS_S: [f64; 12] =
     [0.0001, 0.000_3, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];
@@ -48,6 +50,13 @@ pub struct PeerLabels {
 pub struct ClassLabels {
     /// The class's name, such as `hint`.
     pub class: &'static str,
+}
+
+/// A label that names a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PartitionLabels {
+    /// The partition's number.
+    pub partition: u32,
 }
 
 /// One kind of client request: what succeeded, and how long it took.
@@ -165,6 +174,15 @@ metrics! {
     peer_messages_received: Family<PeerLabels, Reading>, "Messages received, by peer";
     peer_frames_sent: Family<PeerLabels, Reading>, "Frames sent, by peer";
     peer_queued_messages: Family<PeerLabels, Reading>, "Messages waiting to be sent, by peer";
+    anti_entropy_exchanges: Counter, "Comparisons of a partition with another replica of it";
+    anti_entropy_failures: Counter, "Comparisons that could not be ended";
+    anti_entropy_rows_sent: Counter, "Rows that another replica lacked and was sent";
+    anti_entropy_rows_fetched: Counter, "Rows that this node lacked and another replica had";
+    anti_entropy_tree_bytes: Counter, "Bytes of hashes and versions compared, of both replicas";
+    anti_entropy_rows_hashed: Counter, "Rows read to bring hash trees up to date";
+    anti_entropy_wrong_buckets: Counter, "Parts of hash trees that rows changed without a write";
+    anti_entropy_divergent_rows: Family<PartitionLabels, Reading>,
+        "Rows of a partition that differed when it was last compared";
     members: Reading, "Members of the cluster";
     members_up: Reading, "Members that gossip holds to be alive";
     partitions_unsettled: Reading, "Partitions on their way to where they are to lie";
@@ -181,6 +199,14 @@ impl Metrics {
     /// Client requests that succeeded since the start.
     pub fn requests_served(&self) -> u64 {
         [&self.put, &self.get, &self.delete].iter().map(|each| each.succeeded.get()).sum()
+    }
+
+    /// Notes how many rows of a partition differed; nothing is said of partitions that never did.
+    pub fn note_divergence(&self, partition: PartitionId, rows: u64) {
+        let labels = PartitionLabels { partition: u32::from(partition.0) };
+        if rows > 0 || self.anti_entropy_divergent_rows.get(&labels).is_some() {
+            self.anti_entropy_divergent_rows.get_or_create(&labels).set(rows);
+        }
     }
 
     /// All metrics in Prometheus' text format.

@@ -2,6 +2,7 @@
 
 mod groups;
 mod keyspaces;
+mod repair;
 mod report;
 mod ring;
 
@@ -77,6 +78,13 @@ impl Admin for AdminService {
         _request: Request<v1::TransfersRequest>,
     ) -> Result<Response<v1::TransfersResponse>, Status> {
         Ok(Response::new(self.node.transfers()?.into()))
+    }
+
+    async fn repair(
+        &self,
+        request: Request<v1::RepairRequest>,
+    ) -> Result<Response<v1::RepairResponse>, Status> {
+        Ok(Response::new(repair::serve(&self.node, request.into_inner())?))
     }
 
     async fn list_keyspaces(

@@ -15,6 +15,7 @@ mod logging;
 mod operator;
 mod output;
 mod render;
+mod repair;
 mod reshape;
 mod serve;
 mod signal;
@@ -95,6 +96,8 @@ enum Command {
         /// Show the preference list of this key.
         key: Option<String>,
     },
+    /// Have all nodes compare their replicas now and copy what differs; waits until they have.
+    Repair(repair::RepairArgs),
     /// Look at the cluster's members and change them.
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -185,6 +188,7 @@ fn ask(client: &ClientArgs, command: Command) -> Result<(), Failure> {
             Command::Delete(args) => data::delete(&cluster, args, out).await,
             Command::Ring { key: None } => operator::ring(&cluster, out).await,
             Command::Ring { key: Some(key) } => operator::owners(&cluster, key, out).await,
+            Command::Repair(args) => repair::run(&cluster, args, out).await,
             Command::Cluster(ClusterCommand::Reshape(command)) => {
                 reshape::run(&cluster, command, out).await
             }
@@ -216,46 +220,49 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    const ACCEPTED: [&str; 37] = [
+        "put k v",
+        "put k -",
+        "put k --w 2 --sloppy",
+        "put k -5 --sloppy=false",
+        "get k --level one --output json",
+        "get k -r 2 --raw --node a:1,b:2 --node c:3",
+        "--node a:1 delete k --timeout 500ms",
+        "ring k",
+        "status",
+        "repair",
+        "repair --partition 17 -k orders",
+        "cluster plan --join n4 --leave n1 --replace n2=n5",
+        "cluster join n4 n5 --wait",
+        "cluster leave n4",
+        "cluster replace n4 n5",
+        "cluster remove n4 --force",
+        "cluster transfers --watch",
+        "put -k orders k v",
+        "get k --keyspace orders --consistency lease",
+        "get k -k orders --consistency stale --max-staleness 500ms",
+        "del k -k orders",
+        "append k v -k orders",
+        "cas k --expect-absent v -k orders",
+        "cluster members",
+        "keyspace create orders --mode strong -n 3",
+        "keyspace alter cache -r 1 -w 1",
+        "keyspace list --output json",
+        "keyspace describe orders",
+        "keyspace drop orders --yes",
+        "raft status",
+        "raft status system",
+        "raft status 17",
+        "leader transfer 17 node-2",
+        "completions bash",
+        "dev --nodes 5 -- --vnodes 64",
+        "bench --op mixed --read-ratio 0.9 --duration 5s",
+        "serve --seeds a:1,b:2 --vnodes 64 --sloppy",
+    ];
+
     #[test]
     fn command_lines_are_accepted_or_refused() {
-        let accepted = [
-            "put k v",
-            "put k -",
-            "put k --w 2 --sloppy",
-            "put k -5 --sloppy=false",
-            "get k --level one --output json",
-            "get k -r 2 --raw --node a:1,b:2 --node c:3",
-            "--node a:1 delete k --timeout 500ms",
-            "ring k",
-            "status",
-            "cluster plan --join n4 --leave n1 --replace n2=n5",
-            "cluster join n4 n5 --wait",
-            "cluster leave n4",
-            "cluster replace n4 n5",
-            "cluster remove n4 --force",
-            "cluster transfers --watch",
-            "put -k orders k v",
-            "get k --keyspace orders --consistency lease",
-            "get k -k orders --consistency stale --max-staleness 500ms",
-            "del k -k orders",
-            "append k v -k orders",
-            "cas k --expect-absent v -k orders",
-            "cluster members",
-            "keyspace create orders --mode strong -n 3",
-            "keyspace alter cache -r 1 -w 1",
-            "keyspace list --output json",
-            "keyspace describe orders",
-            "keyspace drop orders --yes",
-            "raft status",
-            "raft status system",
-            "raft status 17",
-            "leader transfer 17 node-2",
-            "completions bash",
-            "dev --nodes 5 -- --vnodes 64",
-            "bench --op mixed --read-ratio 0.9 --duration 5s",
-            "serve --seeds a:1,b:2 --vnodes 64 --sloppy",
-        ];
-        for line in accepted {
+        for line in ACCEPTED {
             let words = std::iter::once("coterie").chain(line.split(' '));
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

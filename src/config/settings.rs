@@ -205,7 +205,7 @@ static NODE: [Setting; 10] = [
     },
 ];
 
-static CLUSTER: [Setting; 14] = [
+static CLUSTER: [Setting; 17] = [
     Setting {
         section: "ring",
         name: "zone",
@@ -256,6 +256,30 @@ static CLUSTER: [Setting; 14] = [
         help: "Bytes per second that this node takes over of partitions that move to it",
         set: |draft, text| put(&mut draft.config.transfers.bytes_per_second, parse_size(text)),
         show: |draft| show_size(draft.config.transfers.bytes_per_second),
+    },
+    Setting {
+        section: "replication",
+        name: "anti-entropy-interval",
+        placeholder: "DURATION",
+        help: "How often each partition is compared with its other replicas; 0s for on demand only",
+        set: |draft, text| put(&mut draft.config.anti_entropy.interval, parse_duration(text)),
+        show: |draft| show_duration(draft.config.anti_entropy.interval),
+    },
+    Setting {
+        section: "replication",
+        name: "anti-entropy-bytes-per-second",
+        placeholder: "SIZE",
+        help: "Bytes of rows per second that this node copies when replicas differ",
+        set: |draft, text| put(&mut draft.config.anti_entropy.bytes_per_second, parse_size(text)),
+        show: |draft| show_size(draft.config.anti_entropy.bytes_per_second),
+    },
+    Setting {
+        section: "replication",
+        name: "scrub-interval",
+        placeholder: "DURATION",
+        help: "How often all rows of a partition are read and checked; 0s for never",
+        set: |draft, text| put(&mut draft.config.anti_entropy.scrub_interval, parse_duration(text)),
+        show: |draft| show_duration(draft.config.anti_entropy.scrub_interval),
     },
     Setting {
         section: "replication",

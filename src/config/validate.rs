@@ -153,7 +153,9 @@ fn check_times(config: &Config) -> Result<(), Unsound> {
     let rate = config.hints.replay_bytes_per_second;
     rule(rate > 0, "hint-replay-bytes-per-second", rate, "give more than 0")?;
     let rate = config.transfers.bytes_per_second;
-    rule(rate > 0, "transfer-bytes-per-second", rate, "give more than 0")
+    rule(rate > 0, "transfer-bytes-per-second", rate, "give more than 0")?;
+    let rate = config.anti_entropy.bytes_per_second;
+    rule(rate > 0, "anti-entropy-bytes-per-second", rate, "give more than 0")
 }
 
 fn show(duration: Duration) -> String {
@@ -261,6 +263,7 @@ mod tests {
             (|c| c.storage.group_commit_interval = Duration::from_secs(1), "group-commit-interval"),
             (|c| c.hints.replay_bytes_per_second = 0, "hint-replay-bytes-per-second is 0"),
             (|c| c.transfers.bytes_per_second = 0, "transfer-bytes-per-second is 0"),
+            (|c| c.anti_entropy.bytes_per_second = 0, "anti-entropy-bytes-per-second is 0"),
         ]);
     }
 

@@ -27,6 +27,7 @@ mod quorum;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 /// Why a frame cannot be understood.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,8 @@ fn encode_one(message: Message, to: &mut wire::Frame) {
         Message::ReadReply(reply) => to.read_replies.push(quorum::encode_read_reply(reply)),
         Message::Scan(scan) => to.scans.push(quorum::encode_scan(scan)),
         Message::ScanReply(reply) => to.scan_replies.push(quorum::encode_scan_reply(reply)),
+        Message::TreeAsk(ask) => to.tree_asks.push(tree::encode_ask(ask)),
+        Message::TreeReply(reply) => to.tree_replies.push(tree::encode_reply(reply)),
         Message::Group(message) => groups::encode(message, to),
         Message::Forward(forward) => to.forwards.push(forward::encode(forward)),
         Message::ForwardReply(reply) => to.forward_replies.push(forward::encode_reply(reply)),
@@ -100,6 +103,7 @@ pub(crate) fn decode(frame: wire::Frame) -> Result<Vec<Message>, ConversionError
     append(to, frame.write_refusals, quorum::decode_write_refusal)?;
     append(to, frame.read_replies, quorum::decode_read_reply)?;
     append(to, frame.scan_replies, quorum::decode_scan_reply)?;
+    append(to, frame.tree_replies, tree::decode_reply)?;
     append(to, frame.forward_replies, forward::decode_reply)?;
     append(to, frame.snapshot_replies, snapshot::decode_reply)?;
     append(to, frame.group_messages, groups::decode)?;
@@ -108,6 +112,7 @@ pub(crate) fn decode(frame: wire::Frame) -> Result<Vec<Message>, ConversionError
     append(to, frame.forwards, forward::decode)?;
     append(to, frame.scans, quorum::decode_scan)?;
     append(to, frame.snapshots, snapshot::decode)?;
+    append(to, frame.tree_asks, tree::decode_ask)?;
     Ok(messages)
 }
 
@@ -140,6 +145,8 @@ fn count(frame: &wire::Frame) -> usize {
         + frame.forward_replies.len()
         + frame.snapshots.len()
         + frame.snapshot_replies.len()
+        + frame.tree_asks.len()
+        + frame.tree_replies.len()
 }
 
 fn append<W>(

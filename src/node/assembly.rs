@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::config::{ClusterSettings, Config, JoinMode};
 use crate::net::transport::{Discovery, Inbox, NodeFacts, Transport};
+use crate::node::anti_entropy::{Answering, AntiEntropy, Scrubs};
 use crate::node::committer::Completions;
 use crate::node::coordinator::Coordinator;
 use crate::node::coordinator::deadlines::Deadlines;
@@ -189,11 +190,14 @@ impl Node {
         let (env, committer) = (Arc::clone(&local.env), Arc::clone(&local.committer));
         let pages = Arc::new(Pages::new(env, Arc::clone(&transport), committer));
         let refill = self.refill(&transport, &topology, &pages);
+        let (anti_entropy, answering) = self.anti_entropy(&transport, &gate);
         let moves = self.moves((&transport, &topology), &members, &groups, (&pages, &handoff));
         let scans = self.scans(&transport, &topology);
         self.dispatcher.connect(Recipients {
             transport: Arc::clone(&transport),
             topology: Arc::clone(&topology),
+            answering,
+            errands: Arc::clone(anti_entropy.errands()),
             gate,
             replica: Arc::clone(&local.replica),
             early: Early::new(Arc::clone(&local.env)),
@@ -217,6 +221,7 @@ impl Node {
             coordinator,
             handoff,
             refill,
+            anti_entropy: Arc::new(anti_entropy),
             moves,
             joins: AtomicBool::new(entry == Entry::Joining),
             groups,
@@ -311,6 +316,25 @@ impl Node {
         })
     }
 
+    /// Who compares replicas, and who answers others that do.
+    fn anti_entropy(
+        &self,
+        transport: &Arc<dyn Transport>,
+        gate: &Arc<Gate>,
+    ) -> (AntiEntropy, Answering) {
+        let (local, options) = (&self.local, self.config.anti_entropy);
+        let (transport, gate) = (Arc::clone(transport), Arc::clone(gate));
+        let scrubs = Arc::new(Scrubs::new(Arc::clone(&local.env), options.scrub_interval));
+        let answering = Answering::new(
+            Arc::clone(&local.env),
+            Arc::clone(&gate),
+            Arc::clone(&transport),
+            Arc::clone(&self.tasks),
+            Arc::clone(&scrubs),
+        );
+        (AntiEntropy::new(local, options, transport, gate, scrubs), answering)
+    }
+
     fn moves(
         &self,
         (transport, topology): (&Arc<dyn Transport>, &Arc<TopologyCell>),
@@ -374,6 +398,7 @@ impl Node {
         tasks.spawn(self.joining(attached).run(stop()));
         tasks.spawn(Arc::clone(&attached.members).run(stop()));
         tasks.spawn(Arc::clone(&attached.handoff).run(hinting, stop()));
+        tasks.spawn(Arc::clone(&attached.anti_entropy).run(stop()));
         tasks.spawn(Arc::clone(&attached.moves.transfers).run(stop()));
         tasks.spawn(Arc::clone(&attached.moves.rebalance).run(stop()));
         tasks.spawn(Arc::clone(&attached.moves.vacated).run(stop()));

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::net::transport::{Inbox, Transport};
+use crate::node::anti_entropy::{Answering, Errands, Reply};
 use crate::node::committer::{Completions, ReplyTo};
 use crate::node::coordinator::Coordinator;
 use crate::node::early::Early;
@@ -37,6 +38,8 @@ pub(crate) struct Recipients {
     pub(crate) members: Arc<Members>,
     pub(crate) scans: Arc<Scans>,
     pub(crate) pages: Arc<Pages>,
+    pub(crate) answering: Answering,
+    pub(crate) errands: Arc<Errands>,
     pub(crate) refill: Arc<Refill>,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) groups: Arc<Gateway>,
@@ -95,6 +98,7 @@ impl Inbox for Dispatcher {
         recipients.groups.push(Event::Disconnected(peer));
         recipients.handoff.on_disconnected(peer);
         recipients.pages.on_disconnected(peer);
+        recipients.errands.on_disconnected(peer);
     }
 }
 
@@ -119,11 +123,17 @@ impl Recipients {
         match message {
             Message::Write(write) => self.on_write(from, write),
             Message::WriteReply(reply) => {
-                self.coordinator.on_write_reply(from, reply.request, reply.outcome);
+                let WriteReply { request, outcome } = reply;
+                match Errands::asked(request) {
+                    true => self.errands.on_reply(from, request, Reply::Write(outcome)),
+                    false => self.coordinator.on_write_reply(from, request, outcome),
+                }
             }
             Message::Read(read) => self.on_read(from, read),
-            Message::ReadReply(reply) => {
-                self.coordinator.on_read_reply(from, reply.request, reply.outcome);
+            Message::ReadReply(reply) => self.on_read_reply(from, reply),
+            Message::TreeAsk(ask) => self.answering.serve(from, ask),
+            Message::TreeReply(reply) => {
+                self.errands.on_reply(from, reply.request, Reply::Tree(reply));
             }
             Message::Scan(scan) => self.scans.serve(from, scan),
             Message::ScanReply(reply) => self.pages.on_page(from, reply),
@@ -132,6 +142,15 @@ impl Recipients {
             Message::ForwardReply(reply) => self.group_client.on_reply(from, reply),
             Message::Snapshot(chunk) => self.groups.push(Event::Snapshot(from, chunk)),
             Message::SnapshotReply(reply) => self.groups.push(Event::SnapshotReply(reply)),
+        }
+    }
+
+    fn on_read_reply(&self, from: NodeId, reply: ReadReply) {
+        let ReadReply { request, outcome } = reply;
+        if Errands::asked(request) {
+            self.errands.on_reply(from, request, Reply::Read(outcome));
+        } else {
+            self.coordinator.on_read_reply(from, request, outcome);
         }
     }
 

@@ -73,7 +73,8 @@ impl Turned {
     }
 }
 
-fn judge(admission: Admission) -> Result<(), Turned> {
+/// What becomes of a request that the topology has judged.
+pub(crate) fn judge(admission: Admission) -> Result<(), Turned> {
     match admission {
         Admission::Serve => Ok(()),
         Admission::Early => Err(Turned::Early),

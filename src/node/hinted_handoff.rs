@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use crate::config::HintLimits;
 use crate::net::transport::Transport;
 use crate::node::admission::Admission;
+use crate::node::anti_entropy::LostHints;
 use crate::node::clock::Clock;
 use crate::node::committer::{Completions, ReplyTo};
 use crate::node::coordinator::pending::first_number;
@@ -29,7 +30,7 @@ use crate::node::local::Local;
 use crate::node::members::Members;
 use crate::node::status::Activity;
 use crate::node::tasks::Stop;
-
+use crate::protocol::exchange::schedule::Pair;
 use crate::protocol::hints::delivery::FetchedHint;
 use crate::protocol::hints::{Delivery, DeliveryEffect, DeliverySetup, HintPolicy, NotAdmitted};
 use crate::protocol::message::{Class, Message, Refusal, Write};
@@ -93,6 +94,7 @@ pub(crate) struct HintedHandoff {
     admission: Arc<Admission>,
     log: Arc<HintLog>,
     metrics: Arc<Metrics>,
+    lost: Arc<LostHints>,
     transport: Arc<dyn Transport>,
     members: Arc<Members>,
     gate: Arc<Gate>,
@@ -123,6 +125,7 @@ impl HintedHandoff {
             first_number: first_number(local.env.random()),
             log: Arc::clone(&local.hint_log),
             metrics: Arc::clone(&local.metrics),
+            lost: Arc::clone(&local.lost_hints),
             transport,
             members,
             gate,
@@ -138,6 +141,12 @@ impl HintedHandoff {
         handoff
     }
 
+    /// Has the target's rows compared soon, as it may lack this one for good.
+    fn note_lost(&self, target: NodeId, row: &Row) {
+        let partition = self.gate.topology.load().ring.partition_of(&row.key);
+        self.lost.note(Pair { keyspace: row.keyspace, partition, peer: target });
+    }
+
     /// Keeps a row for an absent primary; false when it is not admitted.
     pub(crate) fn keep(&self, target: NodeId, row: Row) -> bool {
         match self.admit(target, &row) {
@@ -148,6 +157,7 @@ impl HintedHandoff {
             Err(reason) => {
                 tracing::debug!(%target, %reason, "no hint is kept");
                 self.metrics.hints_refused.inc();
+                self.note_lost(target, &row);
                 false
             }
         }
@@ -447,6 +457,7 @@ impl HintedHandoff {
             let time_left = self.policy.time_left(hint.created_wall_ms, wall_ms);
             if time_left.is_none() {
                 self.metrics.hints_expired.inc();
+                self.note_lost(target, &hint.row);
             }
             let bytes = hint.row.cost_bytes() as u64;
             fetched.push(FetchedHint { id: sequence, bytes, time_left });

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use crate::config::{ClusterSettings, Config, StorageOptions};
 use crate::node::admission::Admission;
+use crate::node::anti_entropy::LostHints;
 use crate::node::clock::Clock;
 use crate::node::committer::Committer;
 use crate::node::env::Env;
@@ -62,6 +63,7 @@ pub(crate) struct Local {
     pub(crate) replica: Arc<Replica>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) hot_keys: KeySampler,
+    pub(crate) lost_hints: Arc<LostHints>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -157,6 +159,7 @@ impl Opened {
             replica: Arc::new(replica),
             meters: Arc::default(),
             hot_keys,
+            lost_hints: Arc::default(),
             metrics: self.metrics,
         }
     }

@@ -1,6 +1,7 @@
 //! The drivers: they own the tasks, ask the pure cores what to do, and do it.
 
 mod admission;
+mod anti_entropy;
 pub mod assembly;
 mod clock;
 mod committer;
@@ -23,6 +24,7 @@ mod members;
 mod pages;
 mod rebalance;
 mod refill;
+pub mod repair;
 mod replica;
 mod report;
 pub mod request;

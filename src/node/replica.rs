@@ -10,8 +10,10 @@ use crate::node::clock::Clock;
 use crate::node::committer::{Committer, ReplyTo, Submission};
 use crate::node::env::Env;
 use crate::node::health::Health;
+use crate::protocol::merkle::{BRANCHES, Buckets};
+use crate::protocol::message::tree::{Answer, Question};
 use crate::protocol::message::{Class, Found, Holding, Refusal, Scan, ScanPage, Want};
-use crate::storage::store::{Store, StoreError};
+use crate::storage::store::{Pass, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::types::{Key, KeyspaceId, PartitionId, Row};
 
@@ -100,6 +102,38 @@ impl Replica {
         self.store
             .scan(scan.keyspace, scan.partition, scan.after.as_ref(), bytes_max)
             .map_err(|error| self.refuse(&error))
+    }
+
+    /// What a partition's hash tree, or its rows, say. May block on the disk for as long as it
+    /// takes to go through the partition.
+    pub(crate) fn answer(
+        &self,
+        (keyspace, partition): (KeyspaceId, PartitionId),
+        question: &Question,
+        pass: Pass,
+    ) -> Result<Answer, Refusal> {
+        self.check_keyspace(keyspace)?;
+        if let Question::Rows { buckets, after } = question {
+            let buckets: Buckets = buckets.iter().copied().collect();
+            let list = self.store.list(keyspace, partition, &buckets, after.clone());
+            return list.map(Answer::Rows).map_err(|error| self.refuse(&error));
+        }
+        let hashed = self.store.hashed(keyspace, partition, pass);
+        let hashed = hashed.map_err(|error| self.refuse(&error))?;
+        self.metrics.anti_entropy_rows_hashed.inc_by(hashed.rows);
+        if hashed.wrong_buckets > 0 {
+            let (keyspace, partition, buckets) = (keyspace.0, partition.0, hashed.wrong_buckets);
+            tracing::warn!(keyspace, partition, buckets, "rows changed that nobody wrote to");
+            self.metrics.anti_entropy_wrong_buckets.inc_by(u64::from(buckets));
+        }
+        let tree = hashed.tree;
+        Ok(Answer::Hashes(match question {
+            Question::Branches => tree.branches(),
+            Question::Buckets(branches) => {
+                branches.iter().take(BRANCHES).flat_map(|branch| tree.buckets(*branch)).collect()
+            }
+            Question::Root | Question::Rows { .. } => vec![tree.root()],
+        }))
     }
 
     /// A keyspace that this node has not heard of has no rows here yet, and gets none: its

@@ -254,6 +254,7 @@ fn activities(node: &Node, attached: Option<&Attached>) -> Vec<Activity> {
         activities.push(node.local.replica.admission.activity());
         activities.push(attached.handoff.activity());
         activities.push(refill_activity(node, attached));
+        activities.push(attached.anti_entropy.activity());
         activities.push(attached.moves.transfers.activity());
         activities.push(groups::activity(&groups::status(node, Some(attached))));
     }

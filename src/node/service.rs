@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::config::{Config, Limits};
 use crate::net::transport::Transport;
+use crate::node::anti_entropy::AntiEntropy;
 use crate::node::assembly::{Close, Moves};
 use crate::node::coordinator::Coordinator;
 use crate::node::dispatcher::Dispatcher;
@@ -63,6 +64,7 @@ pub(crate) struct Attached {
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) handoff: Arc<HintedHandoff>,
     pub(crate) refill: Arc<Refill>,
+    pub(crate) anti_entropy: Arc<AntiEntropy>,
     pub(crate) moves: Moves,
     /// Whether the node has just joined, and has never been ready.
     pub(crate) joins: AtomicBool,

@@ -11,9 +11,11 @@ use crate::types::{Epoch, Key, KeyspaceId, PartitionId, Record, Row, Version};
 
 mod group;
 pub mod snapshot;
+pub mod tree;
 
 pub use self::group::{Ask, Forward, ForwardRefusal, ForwardReply, GroupMessage, Told};
 pub use self::snapshot::{SnapshotChunk, SnapshotRefusal, SnapshotReply};
+use self::tree::{TreeAsk, TreeReply};
 
 /// A sender's own name for one of its requests; unique within one run of the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +68,10 @@ pub enum Message {
     Scan(Scan),
     /// One page of a partition's rows.
     ScanReply(ScanReply),
+    /// What the hash tree of a partition says, or its rows; answered by `TreeReply`.
+    TreeAsk(TreeAsk),
+    /// What it says.
+    TreeReply(TreeReply),
     /// One replica of a Raft group to another.
     Group(GroupMessage),
     /// A client's request of a group; answered by `ForwardReply`.

@@ -8,12 +8,14 @@
 pub mod admission;
 pub mod consistency;
 pub mod digest;
+pub mod exchange;
 pub mod expiry;
 pub mod group;
 pub mod hints;
 pub mod hot_keys;
 pub mod latency;
 pub mod membership;
+pub mod merkle;
 pub mod message;
 pub mod meter;
 pub mod planted;

@@ -32,6 +32,14 @@ pub enum Planted {
     DroppedWhileMoving,
     /// A node leaves before its hints are delivered.
     LeavesWithHints,
+    /// A delete does not tell the hash tree.
+    TreeMissesDeletes,
+    /// A hash tree that is refreshed keeps the hashes of stale buckets.
+    StaleBucketsKept,
+    /// An exchange copies the older row over the newer one.
+    RepairsBackwards,
+    /// An exchange overlooks rows that one of the replicas lacks altogether.
+    AbsentRowsOverlooked,
 }
 
 #[cfg(any(test, feature = "planted"))]

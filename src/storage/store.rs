@@ -32,6 +32,7 @@
 
 mod feed;
 mod scan;
+mod trees;
 mod watermark;
 
 use std::collections::BTreeSet;
@@ -42,7 +43,11 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::feed::Fed;
 use self::feed::Feeding;
+pub use self::trees::{Hashed, Pass};
+use self::trees::{Marks, Trees};
+use crate::protocol::merkle::Buckets;
 use crate::protocol::message::ScanPage;
+use crate::protocol::message::tree::RowList;
 use crate::protocol::version::lww::supersedes;
 use crate::storage::engine::{Engine, EngineError, EngineStats};
 use crate::storage::memtable::Memtable;
@@ -74,6 +79,7 @@ pub struct Store {
     tables: RwLock<Tables>,
     feeding: Mutex<Feeding>,
     corrupt_rows: AtomicU64,
+    trees: Trees,
 }
 
 impl Store {
@@ -94,6 +100,7 @@ impl Store {
             tables: RwLock::new(tables),
             feeding: Mutex::new(Feeding::idle(stored)),
             corrupt_rows: AtomicU64::new(0),
+            trees: Trees::default(),
         })
     }
 
@@ -126,6 +133,8 @@ impl Store {
         tables.made.remove(&keyspace);
         tables.dropped.insert(keyspace);
         tables.active.note_dropped(keyspace, now);
+        drop(tables);
+        self.trees.forget_keyspace(keyspace);
     }
 
     /// Drops the rows of a partition that were published so far; later ones are taken in as ever.
@@ -136,6 +145,7 @@ impl Store {
     /// covers the log's record of it.
     pub fn drop_partition(&self, place: (KeyspaceId, PartitionId), now: Moment) {
         self.tables.write().active.clear(place, now);
+        self.trees.forget(place);
     }
 
     /// The keyspaces that were made and not dropped, internal ones among them.
@@ -188,7 +198,11 @@ impl Store {
         // the active table while the frozen one claimed to cover it.
         let tables = self.tables.read();
         let rows = rows.filter(|(_, row)| !tables.dropped.contains(&row.keyspace));
+        let mut marks = Marks::default();
+        let rows = rows.inspect(|(partition, row)| marks.note(*partition, row));
         tables.active.publish(last_lsn, rows, now);
+        drop(tables);
+        self.trees.mark(marks);
     }
 
     /// Rows of a partition above `after`, in key order; the page ends once its rows reach
@@ -205,6 +219,35 @@ impl Store {
         page_bytes_max: usize,
     ) -> Result<ScanPage, StoreError> {
         scan::page(self, (keyspace, partition), after, page_bytes_max)
+    }
+
+    /// The hash tree of a partition, for which its rows are gone through if writes have marked
+    /// any bucket, or all are to be looked at. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`].
+    pub fn hashed(
+        &self,
+        keyspace: KeyspaceId,
+        partition: PartitionId,
+        pass: Pass,
+    ) -> Result<Hashed, StoreError> {
+        trees::hashed(self, (keyspace, partition), pass)
+    }
+
+    /// The rows of some buckets of a partition above `after`, by version and in key order; a
+    /// bounded number. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`].
+    pub fn list(
+        &self,
+        keyspace: KeyspaceId,
+        partition: PartitionId,
+        buckets: &Buckets,
+        after: Option<Key>,
+    ) -> Result<RowList, StoreError> {
+        trees::list(self, (keyspace, partition), buckets, after)
     }
 
     /// Freezes the active table, if nothing is frozen and it covers anything; true if it did.

@@ -17,4 +17,5 @@ mod keyspaces;
 mod leaders;
 mod membership;
 mod overload;
+mod repair;
 mod strong;

@@ -30,6 +30,12 @@ use crate::planted::Planted;
 use crate::steps::{Eye, Steps};
 use crate::trace::Trace;
 
+/// How often replicas are compared, if they are.
+const COMPARED_EVERY: Duration = Duration::from_secs(3);
+
+/// How often all rows are looked at.
+const SCRUBBED_EVERY: Duration = Duration::from_secs(60);
+
 /// The size and the defaults of a cluster.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
@@ -42,6 +48,31 @@ pub(crate) struct Shape {
     pub(crate) partitions: u32,
     pub(crate) groups: GroupOptions,
     pub(crate) wal_segment_bytes: u64,
+    pub(crate) mending: Mending,
+}
+
+/// What mends replicas that missed a write, besides reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mending {
+    /// Hints alone.
+    Hints,
+    /// Hints, and anti-entropy.
+    Everything,
+    /// Anti-entropy alone: no hint is kept, and nothing is scrubbed.
+    AntiEntropy,
+}
+
+impl Mending {
+    /// One of them; most bugs would not be seen for long if everything were mended at once.
+    pub(crate) fn draw(dice: &Dice) -> Mending {
+        let all = [Mending::Hints, Mending::Hints, Mending::Everything, Mending::AntiEntropy];
+        dice.fork("mending").pick(&all)
+    }
+
+    /// Whether replicas become equal although nobody reads.
+    pub(crate) fn is_complete(self) -> bool {
+        self != Mending::Hints
+    }
 }
 
 impl Shape {
@@ -147,6 +178,16 @@ fn config(shape: &Shape, machine: usize) -> Config {
     config.storage.wal_segment_bytes = shape.wal_segment_bytes;
     config.storage.memtable_bytes_max = 8 * 1024;
     config.storage.memtable_age_max = Duration::from_secs(5);
+    config.anti_entropy.interval = match shape.mending {
+        Mending::Hints => Duration::ZERO,
+        Mending::Everything | Mending::AntiEntropy => COMPARED_EVERY,
+    };
+    config.anti_entropy.scrub_interval = SCRUBBED_EVERY;
+    if shape.mending == Mending::AntiEntropy {
+        // A scrub would find what writes did not tell the trees.
+        config.anti_entropy.scrub_interval = Duration::ZERO;
+        config.hints.bytes_per_target_max = 0;
+    }
     config
 }
 

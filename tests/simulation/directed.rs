@@ -15,7 +15,7 @@ use coterie::protocol::system::keyspace::Mode;
 use coterie::protocol::system::limits::LimitsAsked;
 use coterie::types::{GroupId, Key};
 
-use crate::cluster::{Cluster, Session, Shape};
+use crate::cluster::{Cluster, Mending, Session, Shape};
 use crate::dice::Dice;
 use crate::disk::Survival;
 use crate::run::{start_all, virtually, wait_until};
@@ -35,6 +35,7 @@ const SHAPE: Shape = Shape {
         lease_reads: false,
     },
     wal_segment_bytes: 64 << 10,
+    mending: Mending::Hints,
 };
 
 #[test]

@@ -196,6 +196,9 @@ pub(crate) struct Evidence {
     pub(crate) unreadable: Vec<(Key, String)>,
     /// What every read key's primaries held in the end, by machine.
     pub(crate) replicas: Vec<(Key, Held)>,
+    /// What the primaries of each key held when they had had the time to become equal, and nobody
+    /// had read; empty when only hints mend.
+    pub(crate) unread: Vec<(Key, Held)>,
     /// Nodes that did not come up again, and why.
     pub(crate) failed_starts: Vec<String>,
     /// Panics of the code under simulation.

@@ -78,7 +78,7 @@ mod tests {
     use coterie::config::GroupOptions;
 
     use super::*;
-    use crate::cluster::Shape;
+    use crate::cluster::{Mending, Shape};
     use crate::disk::Survival;
     use crate::run::wait_until;
     use crate::trace::Trace;
@@ -100,6 +100,7 @@ mod tests {
                 partitions: 16,
                 groups: GroupOptions::default(),
                 wal_segment_bytes: 16 * 1024,
+                mending: Mending::Hints,
             };
             let cluster = Cluster::new(Arc::new(Trace::new(false)), shape, &Dice::new(1));
             story(Arc::clone(&cluster)).await;

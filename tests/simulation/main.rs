@@ -12,6 +12,7 @@
 
 mod agenda;
 mod cluster;
+mod converging;
 mod dice;
 mod directed;
 mod disk;
@@ -23,6 +24,7 @@ mod keyspaces;
 #[path = "../linearizability/mod.rs"]
 mod linearizability;
 mod machine;
+mod mending;
 mod network;
 mod planted;
 mod run;

@@ -12,6 +12,7 @@ use coterie::protocol::raft::planted::Planted as RaftPlanted;
 use coterie::types::{Key, Version};
 
 use crate::cluster::Cluster;
+use crate::converging::{converge, held_by_primaries};
 use crate::dice::Dice;
 use crate::faults::{self, Planned};
 use crate::history::{Action, Answer, Evidence, Held, History};
@@ -174,6 +175,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let work = Work { history: &history, workload, crew: &crew, strong };
     let watching = safety_phase(&cluster, work, plan, &dice).await;
     let hints_left = heal(&cluster).await;
+    let unread = converge(&cluster, &workload::keys(&workload)).await;
     cluster.plant(setup.planted.map(Planted::after_healing));
     let strong = judge_strong(&cluster, &crew, strong, &dice).await;
     drop(watching);
@@ -181,6 +183,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let mut evidence = judge.look(&workload::keys(&workload)).await;
     cluster.end();
     evidence.strong = strong;
+    evidence.unread = unread;
     evidence.steps = cluster.steps.violations();
     evidence.hints_left = hints_left;
     evidence.operations = history.operations();
@@ -333,14 +336,7 @@ impl Judge<'_> {
 
     /// What each primary of a key holds, by machine.
     fn hold(&self, key: &Key, failures: &mut Vec<String>) -> Held {
-        let mut held = Vec::new();
-        for machine in self.cluster.primaries(key) {
-            let Some(session) = self.cluster.session(machine) else { continue };
-            match session.node.peek(keyspaces::of_key(key).as_deref(), key) {
-                Ok(record) => held.push((machine, record)),
-                Err(error) => failures.push(format!("n{machine} holds of {key}: {error}")),
-            }
-        }
+        let held = held_by_primaries(self.cluster, key, failures);
         let (found, in_effect) = (held.len(), self.cluster.shape.in_effect(key));
         if found as u64 != u64::from(in_effect) {
             failures

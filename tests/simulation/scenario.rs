@@ -5,7 +5,7 @@ use std::time::Duration;
 use coterie::config::{GroupOptions, Replication};
 use coterie::types::Moment;
 
-use crate::cluster::Shape;
+use crate::cluster::{Mending, Shape};
 use crate::dice::Dice;
 use crate::faults::{self, Fault, Planned};
 use crate::keyspaces;
@@ -42,6 +42,7 @@ impl Scenario {
 }
 
 fn of_quorum(dice: &Dice) -> Scenario {
+    let mending = Mending::draw(dice);
     let mut dice = dice.fork("scenario");
     let machines = dice.pick(&[2, 3, 3, 3, 4, 5, 5]);
     let (read_quorum, write_quorum) = dice.pick(&[(2, 2), (2, 2), (2, 2), (1, 3), (3, 1)]);
@@ -62,11 +63,13 @@ fn of_quorum(dice: &Dice) -> Scenario {
     let plan = faults::plan(&mut dice, machines, phase, faults::KINDS);
     let (partitions, groups) = (16, GroupOptions::default());
     let wal_segment_bytes = 16 * 1024;
-    let shape = Shape { machines, late: 0, replication, partitions, groups, wal_segment_bytes };
+    let shape =
+        Shape { machines, late: 0, replication, partitions, groups, wal_segment_bytes, mending };
     Scenario { shape, workload, plan, strong: None }
 }
 
 fn of_strong(dice: &Dice) -> Scenario {
+    let mending = Mending::draw(dice);
     let mut dice = dice.fork("strong scenario");
     let machines = dice.pick(&[3, 3, 4, 5, 5]);
     let late = if machines > 3 { dice.index(3).saturating_sub(1) } else { 0 };
@@ -82,7 +85,8 @@ fn of_strong(dice: &Dice) -> Scenario {
     let partitions = dice.pick(&[16, 16, 16, 32, 64]);
     // The system group's state is one row and must fit.
     let wal_segment_bytes = 64 * 1024;
-    let shape = Shape { machines, late, replication, partitions, groups, wal_segment_bytes };
+    let shape =
+        Shape { machines, late, replication, partitions, groups, wal_segment_bytes, mending };
     let think_ms_max = dice.pick(&[20, 100, 400]);
     let commands = dice.between(20, 80);
     let mut strong = StrongWorkload {
@@ -127,6 +131,7 @@ fn deaf_about(dice: &mut Dice, moment: Moment, machines: usize) -> Planned {
 
 /// At least three nodes are on the ring at any time.
 fn of_ring(dice: &Dice) -> Scenario {
+    let mending = Mending::draw(dice);
     let mut dice = dice.fork("ring scenario");
     let founding = dice.pick(&[3, 3, 4, 5]);
     let late = dice.index(4).min(7 - founding);
@@ -166,6 +171,7 @@ fn of_ring(dice: &Dice) -> Scenario {
     }
     let (partitions, groups) = (dice.pick(&[4, 4, 16]), GroupOptions::default());
     let wal_segment_bytes = 64 * 1024;
-    let shape = Shape { machines, late, replication, partitions, groups, wal_segment_bytes };
+    let shape =
+        Shape { machines, late, replication, partitions, groups, wal_segment_bytes, mending };
     Scenario { shape, workload, plan, strong: None }
 }

@@ -455,6 +455,13 @@ impl Admin for Node {
         Err(Status::unimplemented("no test asks for it"))
     }
 
+    async fn repair(
+        &self,
+        _: Request<v1::RepairRequest>,
+    ) -> Result<Response<v1::RepairResponse>, Status> {
+        Err(Status::unimplemented("no test asks for it"))
+    }
+
     async fn transfers(
         &self,
         _: Request<v1::TransfersRequest>,

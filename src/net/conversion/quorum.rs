@@ -223,7 +223,7 @@ fn decode_row(row: wire::Row) -> Result<(Key, Record), ConversionError> {
     Ok((Key(row.key), record))
 }
 
-fn encode_refusal(refusal: Refusal) -> i32 {
+pub(super) fn encode_refusal(refusal: Refusal) -> i32 {
     i32::from(match refusal {
         Refusal::Overloaded => wire::Refusal::Overloaded,
         Refusal::DiskFull => wire::Refusal::DiskFull,
@@ -241,7 +241,10 @@ fn encode_refusal(refusal: Refusal) -> i32 {
 }
 
 /// `None` when the field is not set.
-fn decode_refusal(value: i32, field: &'static str) -> Result<Option<Refusal>, ConversionError> {
+pub(super) fn decode_refusal(
+    value: i32,
+    field: &'static str,
+) -> Result<Option<Refusal>, ConversionError> {
     let refusal = wire::Refusal::try_from(value).map_err(|_| unknown(field, value))?;
     Ok(match refusal {
         wire::Refusal::Unspecified => None,

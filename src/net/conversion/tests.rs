@@ -13,6 +13,7 @@ use crate::protocol::raft::message::Body;
 use crate::types::{Epoch, Expiry, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 mod groups;
+mod tree;
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -131,6 +132,8 @@ fn message() -> impl Strategy<Value = Message> {
         groups::forward_reply(),
         groups::snapshot(),
         groups::snapshot_reply(),
+        tree::ask(),
+        tree::reply(),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! What a message is taken to cost in memory and on the wire, in bytes: an estimate that is
 //! cheaper than encoding it.
 
+use crate::protocol::message::tree::{Answer, Question};
 use crate::protocol::message::{Ask, ForwardReply, Holding, Message, ReadReply, ScanReply, Told};
 use crate::protocol::raft::entry::Entry;
 use crate::protocol::raft::message::Body;
@@ -16,6 +17,8 @@ pub(crate) fn cost_bytes(message: &Message) -> usize {
         Message::Read(read) => read.key.0.len(),
         Message::ReadReply(reply) => of_read_reply(reply),
         Message::ScanReply(reply) => of_scan_reply(reply),
+        Message::TreeAsk(ask) => of_question(&ask.question),
+        Message::TreeReply(reply) => reply.outcome.as_ref().map_or(0, of_answer),
         Message::Group(group) => of_body(&group.message.body),
         Message::Forward(forward) => match &forward.ask {
             Ask::Propose(command) => command.len(),
@@ -39,6 +42,25 @@ fn of_scan_reply(reply: &ScanReply) -> usize {
     let row_bytes =
         |(key, record): &(Key, Record)| key.0.len() + record.value_len() + MESSAGE_OVERHEAD_BYTES;
     reply.outcome.as_ref().map_or(0, |page| page.rows.iter().map(row_bytes).sum())
+}
+
+fn of_question(question: &Question) -> usize {
+    match question {
+        Question::Root | Question::Branches => 0,
+        Question::Buckets(branches) => branches.len(),
+        Question::Rows { buckets, after } => {
+            2 * buckets.len() + after.as_ref().map_or(0, |key| key.0.len())
+        }
+    }
+}
+
+fn of_answer(answer: &Answer) -> usize {
+    match answer {
+        Answer::Hashes(hashes) => size_of_val(&hashes[..]),
+        Answer::Rows(list) => {
+            list.rows.iter().map(|(key, _)| key.0.len() + MESSAGE_OVERHEAD_BYTES).sum()
+        }
+    }
 }
 
 fn of_body(body: &Body) -> usize {

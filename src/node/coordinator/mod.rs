@@ -52,7 +52,13 @@ pub(crate) enum Owner {
     Scan,
     /// A request that another node was handed.
     Forward,
+    /// A question of an exchange, or a row that it copies.
+    Exchange,
 }
+
+/// All of them, in order.
+const OWNERS: [Owner; 6] =
+    [Owner::Write, Owner::Read, Owner::Hint, Owner::Scan, Owner::Forward, Owner::Exchange];
 
 const OWNER_SHIFT: u32 = 56;
 
@@ -74,8 +80,7 @@ impl Owner {
     /// Whose request it is, and the owner's number for it; `None` for an id of another making.
     pub(crate) fn of(request: RequestId) -> Option<(Owner, u64)> {
         let number = request.0 & (NUMBERS - 1);
-        let owners = [Owner::Write, Owner::Read, Owner::Hint, Owner::Scan, Owner::Forward];
-        let owner = owners.into_iter().find(|owner| *owner as u64 == request.0 >> OWNER_SHIFT)?;
+        let owner = OWNERS.into_iter().find(|owner| *owner as u64 == request.0 >> OWNER_SHIFT)?;
         Some((owner, number))
     }
 }
@@ -113,7 +118,7 @@ impl Coordinator {
             Some((Owner::Write, number)) => self.on_acknowledged(from, number, outcome),
             Some((Owner::Read, number)) => self.on_repaired(from, number, outcome),
             Some((Owner::Hint, number)) => self.handoff.on_reply(from, number, outcome),
-            Some((Owner::Scan | Owner::Forward, _)) | None => {}
+            Some((Owner::Scan | Owner::Forward | Owner::Exchange, _)) | None => {}
         }
     }
 

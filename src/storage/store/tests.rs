@@ -3,6 +3,7 @@
 mod damage;
 mod dropping;
 mod probe;
+mod trees;
 
 use std::collections::BTreeMap;
 

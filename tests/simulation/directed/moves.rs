@@ -13,7 +13,7 @@ use coterie::protocol::planted::Planted;
 use coterie::protocol::system::placing::Step;
 use coterie::types::{Key, PartitionId};
 
-use crate::cluster::{Cluster, Shape};
+use crate::cluster::{Cluster, Mending, Shape};
 use crate::dice::Dice;
 use crate::directed::system_voters;
 use crate::disk::Survival;
@@ -34,6 +34,7 @@ const SHAPE: Shape = Shape {
         lease_reads: false,
     },
     wal_segment_bytes: 64 << 10,
+    mending: Mending::Hints,
 };
 
 /// The machine whose node joins.

@@ -19,6 +19,7 @@ pub(crate) mod quorum_reads_never_go_back;
 pub(crate) mod receipts_are_honest;
 pub(crate) mod refused_write_leaves_no_trace;
 pub(crate) mod replicas_answer_alike;
+pub(crate) mod replicas_converge_unread;
 pub(crate) mod replicas_have_one_home;
 pub(crate) mod replicas_never_go_back;
 pub(crate) mod replicas_of_a_group_agree;
@@ -36,7 +37,7 @@ pub(crate) mod values_end_in_time;
 type Check = fn(&Evidence) -> Vec<String>;
 
 /// All invariants by name.
-const ALL: [(&str, Check); 21] = [
+const ALL: [(&str, Check); 22] = [
     (acknowledged_write_is_never_lost::NAME, acknowledged_write_is_never_lost::check),
     (answer_is_never_invented::NAME, answer_is_never_invented::check),
     (cluster_serves_after_healing::NAME, cluster_serves_after_healing::check),
@@ -50,6 +51,7 @@ const ALL: [(&str, Check); 21] = [
     (quorum_reads_never_go_back::NAME, quorum_reads_never_go_back::check),
     (receipts_are_honest::NAME, receipts_are_honest::check),
     (refused_write_leaves_no_trace::NAME, refused_write_leaves_no_trace::check),
+    (replicas_converge_unread::NAME, replicas_converge_unread::check),
     (replicas_that_were_read_converge::NAME, replicas_that_were_read_converge::check),
     (stamps_of_a_node_increase::NAME, stamps_of_a_node_increase::check),
     (strong_operations_are_linearizable::NAME, strong_operations_are_linearizable::check),

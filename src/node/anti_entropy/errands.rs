@@ -1,0 +1,116 @@
+//! What peers were asked for, and who waits for their answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::net::transport::Transport;
+use crate::node::coordinator::Owner;
+use crate::node::coordinator::pending::first_number;
+use crate::node::env::Env;
+use crate::protocol::message::tree::TreeReply;
+use crate::protocol::message::{Class, Found, Message, Refusal, RequestId};
+use crate::types::NodeId;
+
+/// What a peer answered.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// To a question about its tree or rows.
+    Tree(TreeReply),
+    /// To a row that it was sent.
+    Write(Result<(), Refusal>),
+    /// To the request for a row.
+    Read(Result<Found, Refusal>),
+}
+
+struct Waiting {
+    from: NodeId,
+    reply: oneshot::Sender<Reply>,
+}
+
+/// Something that a peer was asked for.
+pub(super) struct Errand {
+    number: u64,
+    reply: oneshot::Receiver<Reply>,
+}
+
+/// Everything that is waited for: one exchange's worth.
+pub(crate) struct Errands {
+    env: Arc<dyn Env>,
+    transport: Arc<dyn Transport>,
+    waiting: Mutex<BTreeMap<u64, Waiting>>,
+    next: AtomicU64,
+}
+
+impl Errands {
+    pub(super) fn new(env: Arc<dyn Env>, transport: Arc<dyn Transport>) -> Errands {
+        let next = AtomicU64::new(first_number(env.random()));
+        Errands { env, transport, waiting: Mutex::default(), next }
+    }
+
+    /// Asks a peer for something.
+    ///
+    /// # Errors
+    /// [`Refusal::NotServing`] when the message cannot be sent.
+    pub(super) fn send(
+        &self,
+        peer: NodeId,
+        class: Class,
+        message: impl FnOnce(RequestId) -> Message,
+    ) -> Result<Errand, Refusal> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, reply) = oneshot::channel();
+        self.waiting.lock().insert(number, Waiting { from: peer, reply: sender });
+        let message = message(Owner::Exchange.request(number));
+        if self.transport.send(peer, class, message).is_err() {
+            self.waiting.lock().remove(&number);
+            return Err(Refusal::NotServing);
+        }
+        Ok(Errand { number, reply })
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// [`Refusal`] when there is none in time, or the peer's stream is gone.
+    pub(super) async fn reply(&self, errand: Errand, at_most: Duration) -> Result<Reply, Refusal> {
+        let Errand { number, reply } = errand;
+        let outcome = tokio::select! { biased;
+            reply = reply => reply.map_err(|_| Refusal::NotServing),
+            () = self.env.sleep_until(self.env.now() + at_most) => Err(Refusal::Expired),
+        };
+        self.waiting.lock().remove(&number);
+        outcome
+    }
+
+    /// Whether a request was one of these.
+    pub(crate) fn asked(request: RequestId) -> bool {
+        matches!(Owner::of(request), Some((Owner::Exchange, _)))
+    }
+
+    /// Takes an answer.
+    pub(crate) fn on_reply(&self, from: NodeId, request: RequestId, reply: Reply) {
+        let Some((Owner::Exchange, number)) = Owner::of(request) else { return };
+        let mut waiting = self.waiting.lock();
+        if waiting.get(&number).is_some_and(|waiting| waiting.from == from)
+            && let Some(waiting) = waiting.remove(&number)
+        {
+            // Who gave up on it does not need it.
+            let _gave_up = waiting.reply.send(reply);
+        }
+    }
+
+    /// Stops waiting for a peer whose stream is gone.
+    pub(crate) fn on_disconnected(&self, peer: NodeId) {
+        self.waiting.lock().retain(|_, waiting| waiting.from != peer);
+    }
+
+    /// Stops waiting for anything: whoever asked has gone away.
+    pub(super) fn clear(&self) {
+        self.waiting.lock().clear();
+    }
+}
