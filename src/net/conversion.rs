@@ -22,6 +22,7 @@ use crate::types::{Expiry, GroupId, Incarnation, ReplicaId, Timestamp, Version};
 mod forward;
 mod groups;
 mod heartbeats;
+mod listing;
 mod log;
 mod quorum;
 mod snapshot;
@@ -74,6 +75,8 @@ fn encode_one(message: Message, to: &mut wire::Frame) {
         Message::ReadReply(reply) => to.read_replies.push(quorum::encode_read_reply(reply)),
         Message::Scan(scan) => to.scans.push(quorum::encode_scan(scan)),
         Message::ScanReply(reply) => to.scan_replies.push(quorum::encode_scan_reply(reply)),
+        Message::List(list) => to.lists.push(listing::encode(list)),
+        Message::ListReply(reply) => to.list_replies.push(listing::encode_reply(reply)),
         Message::Group(message) => groups::encode(message, to),
         Message::Forward(forward) => to.forwards.push(forward::encode(forward)),
         Message::ForwardReply(reply) => to.forward_replies.push(forward::encode_reply(reply)),
@@ -100,12 +103,14 @@ pub(crate) fn decode(frame: wire::Frame) -> Result<Vec<Message>, ConversionError
     append(to, frame.write_refusals, quorum::decode_write_refusal)?;
     append(to, frame.read_replies, quorum::decode_read_reply)?;
     append(to, frame.scan_replies, quorum::decode_scan_reply)?;
+    append(to, frame.list_replies, listing::decode_reply)?;
     append(to, frame.forward_replies, forward::decode_reply)?;
     append(to, frame.snapshot_replies, snapshot::decode_reply)?;
     append(to, frame.group_messages, groups::decode)?;
     append(to, frame.reads, |read| Ok(quorum::decode_read(read)))?;
     append(to, frame.writes, quorum::decode_write)?;
     append(to, frame.forwards, forward::decode)?;
+    append(to, frame.lists, listing::decode)?;
     append(to, frame.scans, quorum::decode_scan)?;
     append(to, frame.snapshots, snapshot::decode)?;
     Ok(messages)

@@ -25,6 +25,7 @@ use crate::node::groups::driver::Driver;
 use crate::node::hinted_handoff::HintedHandoff;
 use crate::node::joining::Joining;
 use crate::node::launch::StartError;
+use crate::node::lists::Lists;
 use crate::node::local::{Local, Parts};
 use crate::node::members::{MemberSeams, Members};
 use crate::node::pages::Pages;
@@ -207,6 +208,12 @@ impl Node {
             Arc::clone(&transport),
             Arc::clone(&self.tasks),
         );
+        let lists = Arc::new(Lists::new(
+            Arc::clone(&local.env),
+            Arc::clone(&gate),
+            Arc::clone(&transport),
+            Arc::clone(&self.tasks),
+        ));
         self.dispatcher.connect(Recipients {
             transport: Arc::clone(&transport),
             topology: Arc::clone(&topology),
@@ -218,6 +225,7 @@ impl Node {
             members: Arc::clone(&members),
             scans: Arc::new(scans),
             pages,
+            lists: Arc::clone(&lists),
             refill: Arc::clone(&refill),
             transfers: Arc::clone(&moves.transfers),
             groups: Arc::clone(&groups.gateway),
@@ -231,6 +239,7 @@ impl Node {
             topology,
             members,
             coordinator,
+            lists,
             handoff,
             refill,
             moves,

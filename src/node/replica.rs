@@ -10,7 +10,9 @@ use crate::node::clock::Clock;
 use crate::node::committer::{Committer, ReplyTo, Submission};
 use crate::node::env::Env;
 use crate::node::health::Health;
-use crate::protocol::message::{Class, Found, Holding, Refusal, Scan, ScanPage, Want};
+use crate::protocol::message::{
+    Class, Found, Holding, List, ListPage, Refusal, Scan, ScanPage, Want,
+};
 use crate::storage::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::types::{Key, KeyspaceId, PartitionId, Row};
@@ -99,6 +101,14 @@ impl Replica {
         let bytes_max = (scan.page_bytes_max as usize).min(SCAN_PAGE_BYTES_MAX);
         self.store
             .scan(scan.keyspace, scan.partition, scan.after.as_ref(), bytes_max)
+            .map_err(|error| self.refuse(&error))
+    }
+
+    /// One page of what a client wants listed of a partition. May block on the disk.
+    pub(crate) fn list(&self, list: &List) -> Result<ListPage, Refusal> {
+        self.check_keyspace(list.keyspace)?;
+        self.store
+            .list(list.keyspace, list.partition, &list.range)
             .map_err(|error| self.refuse(&error))
     }
 

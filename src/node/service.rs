@@ -19,6 +19,7 @@ use crate::node::groups::system::DECISION_TIMEOUT;
 use crate::node::hinted_handoff::HintedHandoff;
 use crate::node::identity_keeper::IdentityKeeper;
 use crate::node::keyspace_limits::{cost_of, cost_of_steps, sent_bytes};
+use crate::node::lists::Lists;
 use crate::node::local::Local;
 use crate::node::members::{MemberError, Members};
 use crate::node::refill::Refill;
@@ -61,6 +62,7 @@ pub(crate) struct Attached {
     pub(crate) topology: Arc<TopologyCell>,
     pub(crate) members: Arc<Members>,
     pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) lists: Arc<Lists>,
     pub(crate) handoff: Arc<HintedHandoff>,
     pub(crate) refill: Arc<Refill>,
     pub(crate) moves: Moves,
@@ -398,7 +400,7 @@ impl Node {
         }
     }
 
-    fn strong<'a>(
+    pub(crate) fn strong<'a>(
         &'a self,
         attached: &'a Attached,
         ring: &'a Ring,
@@ -474,7 +476,7 @@ impl Node {
         None
     }
 
-    fn finish<T>(
+    pub(crate) fn finish<T>(
         &self,
         operation: &Operation,
         began: Moment,

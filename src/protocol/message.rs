@@ -10,9 +10,11 @@ use crate::types::NodeId;
 use crate::types::{Epoch, Key, KeyspaceId, PartitionId, Record, Row, Version};
 
 mod group;
+mod list;
 pub mod snapshot;
 
 pub use self::group::{Ask, Forward, ForwardRefusal, ForwardReply, GroupMessage, Told};
+pub use self::list::{List, ListPage, ListRange, ListReply};
 pub use self::snapshot::{SnapshotChunk, SnapshotRefusal, SnapshotReply};
 
 /// A sender's own name for one of its requests; unique within one run of the sender.
@@ -66,6 +68,10 @@ pub enum Message {
     Scan(Scan),
     /// One page of a partition's rows.
     ScanReply(ScanReply),
+    /// List rows of a partition for a client; answered by `ListReply`.
+    List(List),
+    /// One page of what a client wants listed.
+    ListReply(ListReply),
     /// One replica of a Raft group to another.
     Group(GroupMessage),
     /// A client's request of a group; answered by `ForwardReply`.

@@ -12,6 +12,7 @@ pub mod expiry;
 pub mod group;
 pub mod hints;
 pub mod hot_keys;
+pub mod listing;
 pub mod membership;
 pub mod message;
 pub mod meter;

@@ -32,6 +32,8 @@ pub enum Planted {
     DroppedWhileMoving,
     /// A node leaves before its hints are delivered.
     LeavesWithHints,
+    /// A listing goes on behind the key that the first of its replicas has come to, not the last.
+    ListedBeyondComplete,
 }
 
 #[cfg(any(test, feature = "planted"))]

@@ -31,6 +31,7 @@
 //!   accepted is for the replica to say.
 
 mod feed;
+mod list;
 mod scan;
 mod watermark;
 
@@ -42,7 +43,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::feed::Fed;
 use self::feed::Feeding;
-use crate::protocol::message::ScanPage;
+use crate::protocol::message::{ListPage, ListRange, ScanPage};
 use crate::protocol::version::lww::supersedes;
 use crate::storage::engine::{Engine, EngineError, EngineStats};
 use crate::storage::memtable::Memtable;
@@ -205,6 +206,19 @@ impl Store {
         page_bytes_max: usize,
     ) -> Result<ScanPage, StoreError> {
         scan::page(self, (keyspace, partition), after, page_bytes_max)
+    }
+
+    /// One page of what is to be listed of a partition, in key order, deleted rows included.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`]; [`StoreError::Corrupt`] when a row of the range is damaged.
+    pub fn list(
+        &self,
+        keyspace: KeyspaceId,
+        partition: PartitionId,
+        range: &ListRange,
+    ) -> Result<ListPage, StoreError> {
+        list::page(self, (keyspace, partition), range)
     }
 
     /// Freezes the active table, if nothing is frozen and it covers anything; true if it did.

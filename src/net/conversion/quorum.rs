@@ -199,7 +199,7 @@ pub(super) fn encode_scan_reply(reply: ScanReply) -> wire::ScanReply {
     to
 }
 
-fn encode_row((key, record): (Key, Record)) -> wire::Row {
+pub(super) fn encode_row((key, record): (Key, Record)) -> wire::Row {
     let version = encode_version(record.version);
     let expires_at_ms = encode_expiry(record.expires_at);
     wire::Row { key: key.0, version, value: record.value, expires_at_ms }
@@ -217,13 +217,13 @@ pub(super) fn decode_scan_reply(reply: wire::ScanReply) -> Result<Message, Conve
     Ok(Message::ScanReply(ScanReply { request, outcome, complete }))
 }
 
-fn decode_row(row: wire::Row) -> Result<(Key, Record), ConversionError> {
+pub(super) fn decode_row(row: wire::Row) -> Result<(Key, Record), ConversionError> {
     let version = decode_version(row.version, "Row.version")?;
     let record = Record::new(version, row.value).expiring(decode_expiry(row.expires_at_ms));
     Ok((Key(row.key), record))
 }
 
-fn encode_refusal(refusal: Refusal) -> i32 {
+pub(super) fn encode_refusal(refusal: Refusal) -> i32 {
     i32::from(match refusal {
         Refusal::Overloaded => wire::Refusal::Overloaded,
         Refusal::DiskFull => wire::Refusal::DiskFull,
@@ -241,7 +241,10 @@ fn encode_refusal(refusal: Refusal) -> i32 {
 }
 
 /// `None` when the field is not set.
-fn decode_refusal(value: i32, field: &'static str) -> Result<Option<Refusal>, ConversionError> {
+pub(super) fn decode_refusal(
+    value: i32,
+    field: &'static str,
+) -> Result<Option<Refusal>, ConversionError> {
     let refusal = wire::Refusal::try_from(value).map_err(|_| unknown(field, value))?;
     Ok(match refusal {
         wire::Refusal::Unspecified => None,

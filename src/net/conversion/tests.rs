@@ -13,6 +13,7 @@ use crate::protocol::raft::message::Body;
 use crate::types::{Epoch, Expiry, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 mod groups;
+mod listing;
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
@@ -126,6 +127,8 @@ fn message() -> impl Strategy<Value = Message> {
         read_reply(),
         scan(),
         scan_reply(),
+        listing::list(),
+        listing::list_reply(),
         groups::group(),
         groups::forward(),
         groups::forward_reply(),

@@ -8,6 +8,7 @@
 
 pub(crate) mod deadlines;
 pub(crate) mod latency;
+mod list;
 pub(crate) mod pending;
 mod read;
 mod write;
@@ -50,7 +51,12 @@ pub(crate) enum Owner {
     Scan,
     /// A request that another node was handed.
     Forward,
+    /// A page that a client wants listed.
+    List,
 }
+
+const OWNERS: [Owner; 6] =
+    [Owner::Write, Owner::Read, Owner::Hint, Owner::Scan, Owner::Forward, Owner::List];
 
 const OWNER_SHIFT: u32 = 56;
 
@@ -66,8 +72,7 @@ impl Owner {
     /// Whose request it is, and the owner's number for it; `None` for an id of another making.
     pub(crate) fn of(request: RequestId) -> Option<(Owner, u64)> {
         let number = request.0 & (NUMBERS - 1);
-        let owners = [Owner::Write, Owner::Read, Owner::Hint, Owner::Scan, Owner::Forward];
-        let owner = owners.into_iter().find(|owner| *owner as u64 == request.0 >> OWNER_SHIFT)?;
+        let owner = OWNERS.into_iter().find(|owner| *owner as u64 == request.0 >> OWNER_SHIFT)?;
         Some((owner, number))
     }
 }
@@ -103,7 +108,7 @@ impl Coordinator {
             Some((Owner::Write, number)) => self.on_acknowledged(from, number, outcome),
             Some((Owner::Read, number)) => self.on_repaired(from, number, outcome),
             Some((Owner::Hint, number)) => self.handoff.on_reply(from, number, outcome),
-            Some((Owner::Scan | Owner::Forward, _)) | None => {}
+            Some((Owner::Scan | Owner::Forward | Owner::List, _)) | None => {}
         }
     }
 
@@ -216,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_request_id_finds_its_owner_again() {
-        for owner in [Owner::Write, Owner::Read, Owner::Hint, Owner::Scan, Owner::Forward] {
+        for owner in OWNERS {
             assert_eq!(Owner::of(owner.request(77)), Some((owner, 77)));
         }
         assert_eq!(Owner::of(RequestId(u64::MAX)), None);
