@@ -16,6 +16,7 @@ mod operator;
 mod output;
 mod render;
 mod reshape;
+mod scan;
 mod serve;
 mod signal;
 
@@ -81,6 +82,8 @@ enum Command {
     Put(data::PutArgs),
     /// Read a value and print it as it is.
     Get(data::GetArgs),
+    /// List the keys of a keyspace: by partition, and within one in the order of their bytes.
+    Scan(scan::ScanArgs),
     /// Add to the end of a value of a strong keyspace; an absent one counts as empty.
     Append(conditional::AppendArgs),
     /// Change a key of a strong keyspace if it is as expected (compare and set).
@@ -180,6 +183,7 @@ fn ask(client: &ClientArgs, command: Command) -> Result<(), Failure> {
         match command {
             Command::Put(args) => data::put(&cluster, args, out).await,
             Command::Get(args) => data::get(&cluster, args, out).await,
+            Command::Scan(args) => scan::scan(&cluster, args, out).await,
             Command::Append(args) => conditional::append(&cluster, args, out).await,
             Command::Cas(args) => conditional::cas(&cluster, args, out).await,
             Command::Delete(args) => data::delete(&cluster, args, out).await,
@@ -238,6 +242,7 @@ mod tests {
             "get k --keyspace orders --consistency lease",
             "get k -k orders --consistency stale --max-staleness 500ms",
             "del k -k orders",
+            "scan -k orders --prefix user: --limit 10 --keys-only --json",
             "append k v -k orders",
             "cas k --expect-absent v -k orders",
             "cluster members",
@@ -267,6 +272,7 @@ mod tests {
             "dev x",
             "get k --consistency stale",
             "get k --max-staleness 1s",
+            "scan --limit 0",
             "cas k v",
             "keyspace create k --mode weak",
             "raft status x",

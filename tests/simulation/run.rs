@@ -18,6 +18,7 @@ use crate::faults::{self, Fault, Planned};
 use crate::history::{Action, Answer, Evidence, Held, History};
 use crate::invariants::{self, Violation};
 use crate::keyspaces;
+use crate::listing::Lister;
 use crate::planted::Planted;
 use crate::strong::client::StrongWorkload;
 use crate::strong::history::StrongHistory;
@@ -313,7 +314,8 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let history = Arc::new(History::default());
     let crew =
         Crew { history: Arc::new(StrongHistory::default()), watch: cluster.steps.watch.clone() };
-    let work = Work { history: &history, workload, crew: &crew, strong };
+    let lists = setup.kind != Kind::Strong && dice.fork("listings").chance(500);
+    let work = Work { history: &history, workload, crew: &crew, strong, lists };
     let watching = safety_phase(&cluster, work, plan, &dice).await;
     let hints_left = heal(&cluster).await;
     cluster.plant(setup.planted.map(Planted::after_healing));
@@ -326,6 +328,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     evidence.steps = cluster.steps.violations();
     evidence.hints_left = hints_left;
     evidence.operations = history.operations();
+    evidence.listings = history.listings();
     evidence.messages_repeated = repeats;
     evidence.failed_starts.extend(cluster.failed_starts());
     evidence
@@ -379,6 +382,8 @@ struct Work<'a> {
     workload: Workload,
     crew: &'a Crew,
     strong: Option<StrongPart>,
+    /// Whether a client lists the default keyspace.
+    lists: bool,
 }
 
 /// Returns whoever goes on watching the groups; it stops when that is dropped.
@@ -394,6 +399,11 @@ async fn safety_phase(
         let (cluster, history) = (cluster.clone(), work.history.clone());
         let dice = dice.fork(&format!("client {number}"));
         tasks.spawn(Client { number, cluster, history, dice, workload: work.workload }.run());
+    }
+    if work.lists {
+        let (cluster, history) = (cluster.clone(), work.history.clone());
+        let (dice, workload) = (dice.fork("lister"), work.workload);
+        tasks.spawn(Lister { cluster, history, dice, workload }.run());
     }
     let mut watching = tokio::task::JoinSet::new();
     if let Some(StrongPart { workload, looks_every }) = work.strong {

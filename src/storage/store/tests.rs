@@ -2,6 +2,7 @@
 
 mod damage;
 mod dropping;
+mod listing;
 mod probe;
 
 use std::collections::BTreeMap;
