@@ -105,6 +105,7 @@ fn json(row: &Row) -> Value {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use clap::Parser;
     use serde_json::json;
 
     use super::*;
@@ -112,6 +113,20 @@ mod tests {
     fn row(value: Option<&'static [u8]>) -> Row {
         let value = value.map(Bytes::from_static);
         Row { key: "a\tb".to_owned(), value, version: "01-02".to_owned(), expires_at_ms: None }
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        scan: ScanArgs,
+    }
+
+    #[test]
+    fn a_limit_is_one_at_least() {
+        let parse = |line: &str| Line::try_parse_from(line.split(' ')).map(|line| line.scan);
+        let args = parse("scan -k orders --prefix user: --limit 10 --keys-only --json");
+        assert_eq!(args.expect("parses").limit, Some(10));
+        assert!(parse("scan --limit 0").is_err());
     }
 
     #[test]

@@ -208,12 +208,7 @@ impl Node {
             Arc::clone(&transport),
             Arc::clone(&self.tasks),
         );
-        let lists = Arc::new(Lists::new(
-            Arc::clone(&local.env),
-            Arc::clone(&gate),
-            Arc::clone(&transport),
-            Arc::clone(&self.tasks),
-        ));
+        let lists = Arc::new(self.lists(&gate, &transport));
         self.dispatcher.connect(Recipients {
             transport: Arc::clone(&transport),
             topology: Arc::clone(&topology),
@@ -296,6 +291,11 @@ impl Node {
             writes: Pending::counted(local.env.random(), Arc::clone(&requests)),
             reads: Pending::counted(local.env.random(), Arc::clone(&requests)),
         })
+    }
+
+    fn lists(&self, gate: &Arc<Gate>, transport: &Arc<dyn Transport>) -> Lists {
+        let (env, tasks) = (Arc::clone(&self.local.env), Arc::clone(&self.tasks));
+        Lists::new(env, Arc::clone(gate), Arc::clone(transport), tasks)
     }
 
     fn refill(

@@ -31,17 +31,38 @@ pub(crate) struct Listed {
     pub(crate) rows: Vec<ListedRow>,
 }
 
-/// The client.
-pub(crate) struct Lister {
-    pub(crate) cluster: Arc<Cluster>,
-    pub(crate) history: Arc<History>,
-    pub(crate) dice: Dice,
-    pub(crate) workload: Workload,
+/// How many keys more there are where a client lists them: a few for each partition.
+const LISTED_KEYS: usize = 40;
+
+/// Whether a client lists in this run; then there are more keys. Drawn apart from all else, so that
+/// the other runs are as they were before there were listings.
+pub(crate) fn prepare(workload: &mut Workload, dice: &Dice) -> bool {
+    let lists = dice.fork("listings").chance(500);
+    workload.keys += if lists { LISTED_KEYS } else { 0 };
+    lists
+}
+
+/// The client's share of the work.
+pub(crate) fn run(
+    cluster: Arc<Cluster>,
+    history: Arc<History>,
+    dice: &Dice,
+    workload: Workload,
+) -> impl Future<Output = ()> + use<> {
+    let dice = dice.fork("lister");
+    Lister { cluster, history, dice, workload }.run()
+}
+
+struct Lister {
+    cluster: Arc<Cluster>,
+    history: Arc<History>,
+    dice: Dice,
+    workload: Workload,
 }
 
 impl Lister {
     /// Lists for about as long as the other clients work.
-    pub(crate) async fn run(mut self) {
+    async fn run(mut self) {
         for _ in 0..self.workload.operations_per_client / 2 {
             let think = self.dice.between(0, 2 * self.workload.think_ms_max);
             self.cluster.agenda.sleep(Duration::from_millis(think)).await;
@@ -74,7 +95,7 @@ impl Lister {
 
     async fn page(&mut self, cursor: Option<String>) -> Option<Listing> {
         let machine = self.dice.index(self.cluster.shape.machines);
-        let limit = u32::try_from(self.dice.between(1, 3)).ok();
+        let limit = Some(self.dice.pick(&[1, 1, 2, 5]));
         let request = ListRequest { limit, cursor, prefix: Bytes::new(), keys_only: false };
         let timeout = Some(Duration::from_millis(1000));
         let options = RequestOptions { level: Some(Level::Quorum), timeout, ..Default::default() };

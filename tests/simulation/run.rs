@@ -17,8 +17,6 @@ use crate::dice::Dice;
 use crate::faults::{self, Fault, Planned};
 use crate::history::{Action, Answer, Evidence, Held, History};
 use crate::invariants::{self, Violation};
-use crate::keyspaces;
-use crate::listing::Lister;
 use crate::planted::Planted;
 use crate::strong::client::StrongWorkload;
 use crate::strong::history::StrongHistory;
@@ -26,6 +24,7 @@ use crate::strong::keys::Keys;
 use crate::strong::{self, Crew, StrongEvidence};
 use crate::trace::{Counts, Trace};
 use crate::workload::{self, Client, Request, Workload};
+use crate::{keyspaces, listing};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -294,7 +293,8 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
         Kind::Strong => strong_scenario(&dice),
         Kind::Ring => ring_scenario(&dice),
     };
-    let Scenario { shape, workload, plan, strong } = scenario;
+    let Scenario { shape, mut workload, plan, strong } = scenario;
+    let lists = setup.kind != Kind::Strong && listing::prepare(&mut workload, &dice);
     let repeats = plan.iter().any(|planned| planned.fault.repeats_messages());
     let cluster = Cluster::new(trace, shape, &dice);
     cluster.note(format_args!("seed {} {shape:?} {workload:?} {strong:?}", setup.seed));
@@ -314,7 +314,6 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let history = Arc::new(History::default());
     let crew =
         Crew { history: Arc::new(StrongHistory::default()), watch: cluster.steps.watch.clone() };
-    let lists = setup.kind != Kind::Strong && dice.fork("listings").chance(500);
     let work = Work { history: &history, workload, crew: &crew, strong, lists };
     let watching = safety_phase(&cluster, work, plan, &dice).await;
     let hints_left = heal(&cluster).await;
@@ -401,9 +400,7 @@ async fn safety_phase(
         tasks.spawn(Client { number, cluster, history, dice, workload: work.workload }.run());
     }
     if work.lists {
-        let (cluster, history) = (cluster.clone(), work.history.clone());
-        let (dice, workload) = (dice.fork("lister"), work.workload);
-        tasks.spawn(Lister { cluster, history, dice, workload }.run());
+        tasks.spawn(listing::run(cluster.clone(), work.history.clone(), dice, work.workload));
     }
     let mut watching = tokio::task::JoinSet::new();
     if let Some(StrongPart { workload, looks_every }) = work.strong {

@@ -49,7 +49,7 @@ fn encode_ask(ask: Ask) -> wire::forward::Ask {
             let (kind, max_staleness_us) = encode_consistency(consistency);
             wire::forward::Ask::List(wire::GroupList {
                 keyspace: keyspace.0,
-                range: Some(listing::encode_range(range)),
+                range: Some(listing::encode_range(*range)),
                 consistency: i32::from(kind),
                 max_staleness_us,
             })
@@ -67,7 +67,7 @@ fn decode_ask(ask: wire::forward::Ask) -> Result<Ask, ConversionError> {
         },
         wire::forward::Ask::List(list) => Ask::List {
             keyspace: KeyspaceId(list.keyspace),
-            range: listing::decode_range(required(list.range, "GroupList.range")?),
+            range: Box::new(listing::decode_range(required(list.range, "GroupList.range")?)),
             consistency: decode_consistency(list.consistency, list.max_staleness_us)?,
         },
     })

@@ -32,7 +32,7 @@ pub(crate) struct ReadWaiting {
 #[derive(Debug)]
 pub(crate) enum Sought {
     Key(Key),
-    Range(ListRange),
+    Range(Box<ListRange>),
 }
 
 /// Reads that may wait for one group; beyond that they are refused.

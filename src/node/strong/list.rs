@@ -21,6 +21,7 @@ impl Strong<'_> {
         self.check_read(options)?;
         let group = GroupId::of(partition);
         let consistency = options.consistency.unwrap_or_default();
+        let range = Box::new(range);
         let ask = Ask::List { keyspace: self.keyspace.id, range, consistency };
         let began = self.client.env.now();
         let answered = self.client.ask(group, ask, deadline, true).await;

@@ -52,7 +52,7 @@ pub enum Ask {
         /// The keyspace of the keys.
         keyspace: KeyspaceId,
         /// Which of them.
-        range: ListRange,
+        range: Box<ListRange>,
         /// How fresh the answer must be.
         consistency: Consistency,
     },

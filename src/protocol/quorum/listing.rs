@@ -7,9 +7,9 @@
 //! meets this read quorum, is in the merged page or beyond its end (DeCandia et al., "Dynamo",
 //! 2007, section 4.5).
 //!
-//! A replica that refuses, is lost, or keeps silent for `hedge_after` is made up for by the next one
-//! on the list. The machine ends with its answer. Unlike a read, it repairs nothing: it names the
-//! keys that some replica is stale for.
+//! A replica that refuses, is lost, or keeps silent for `hedge_after` is made up for by the next
+//! one on the list. The machine ends with its answer. Unlike a read, it repairs nothing: it names
+//! the keys that some replica is stale for.
 //!
 //! Caveat: an older record of two listings may come after a newer one, where the newer one was not
 //! acknowledged and only the first listing met a replica that has it.

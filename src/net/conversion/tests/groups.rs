@@ -127,7 +127,7 @@ pub(super) fn forward() -> impl Strategy<Value = Message> {
     let list = (any::<u32>(), listing::range(), consistency()).prop_map(
         |(keyspace, range, consistency)| Ask::List {
             keyspace: KeyspaceId(keyspace),
-            range,
+            range: Box::new(range),
             consistency,
         },
     );
