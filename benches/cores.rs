@@ -48,6 +48,7 @@ fn primaries() -> Vec<Primary> {
 
 fn quorum_write() -> usize {
     let setup = WriteSetup {
+        coming: None,
         primaries: primaries(),
         fallbacks: Vec::new(),
         required: 2,

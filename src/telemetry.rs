@@ -120,7 +120,9 @@ macro_rules! metrics {
 }
 
 metrics! {
-    requests_in_flight: Reading, "Client requests that this node coordinates now";
+    requests_in_flight: Reading, "Client requests that wait for this node's answer";
+    requests_lingering: Reading, "Answered requests that wait for late replicas";
+    requests_cut_short: Counter, "Answered requests that gave up late replicas early";
     hottest_key_requests_per_second: Reading, "Requests in a second for the key that most are for";
     background_held_back: Family<ClassLabels, Counter>,
         "Background work that did not begin because the node had much to do for clients";
@@ -159,6 +161,9 @@ metrics! {
     hints_expired: Counter, "Hints given up: older than the window, or their keyspace was dropped";
     hint_bytes: Family<PeerLabels, Reading>, "Bytes of hints waiting, by target";
     refill_rows: Counter, "Rows received while refilling after a loss or a join";
+    peer_slow: Family<PeerLabels, Reading>, "1 for peers that take much longer than others";
+    peer_read_latency_us: Family<PeerLabels, Reading>, "Microseconds a peer takes for a read";
+    peer_write_latency_us: Family<PeerLabels, Reading>, "Microseconds a peer takes for a write";
     peer_connected: Family<PeerLabels, Reading>, "1 while a stream to the peer stands";
     peer_messages_sent: Family<PeerLabels, Reading>, "Messages sent, by peer";
     peer_messages_received: Family<PeerLabels, Reading>, "Messages received, by peer";

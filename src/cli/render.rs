@@ -192,6 +192,7 @@ fn notes(member: &v1::Member) -> String {
     let notes = [
         (member.is_self, "this node"),
         (up && !member.is_self && !member.connected, "no stream"),
+        (up && member.slow, "slow"),
         (up && !member.complete, "refilling"),
         (up && !member.agrees, "sees other members"),
     ];
@@ -377,6 +378,8 @@ mod tests {
         assert_eq!(notes(&member("a", "up", 1)), "");
         let lone = v1::Member { connected: false, agrees: false, ..member("a", "up", 1) };
         assert_eq!(notes(&lone), "no stream, sees other members");
+        let slow = v1::Member { slow: true, ..member("a", "up", 1) };
+        assert_eq!(notes(&slow), "slow");
         assert_eq!(notes(&v1::Member { state: "down".into(), ..lone }), "");
     }
 

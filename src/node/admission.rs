@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::node::committer::Committer;
 use crate::node::env::Env;
+use crate::node::request::RequestError;
 use crate::node::status::Activity;
 use crate::protocol::admission::{Load, Share, admits};
 use crate::protocol::message::Class;
@@ -24,9 +25,19 @@ pub(crate) struct Admission {
     pub(crate) env: Arc<dyn Env>,
     pub(crate) committer: Arc<Committer>,
     pub(crate) metrics: Arc<Metrics>,
-    /// Client requests that this node coordinates now.
+    /// Client requests that wait for this node's answer.
     pub(crate) requests: Arc<AtomicUsize>,
     pub(crate) requests_max: usize,
+}
+
+/// A client's request that was let in: it counts until this goes. That is when the client has its
+/// answer; what the request waits for then, from replicas that are late, is counted elsewhere.
+pub(crate) struct Ticket(Arc<AtomicUsize>);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Admission {
@@ -47,7 +58,19 @@ impl Admission {
         }
     }
 
-    /// Client requests that this node coordinates now.
+    /// Lets a client's request in, unless as many as may be wait for their answers.
+    ///
+    /// # Errors
+    /// [`RequestError::Overloaded`] naming the limit.
+    pub(crate) fn enter(&self) -> Result<Ticket, RequestError> {
+        let (limit, max) = ("requests_in_flight_max", self.requests_max);
+        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        // Counted until the ticket goes, which it does at once when this is one too many.
+        let ticket = Ticket(Arc::clone(&self.requests));
+        if before >= max { Err(RequestError::Overloaded { limit, max }) } else { Ok(ticket) }
+    }
+
+    /// Client requests that wait for this node's answer.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }

@@ -14,7 +14,7 @@ use crate::net::transport::{Discovery, Inbox, NodeFacts, Transport};
 use crate::node::committer::Completions;
 use crate::node::coordinator::Coordinator;
 use crate::node::coordinator::deadlines::Deadlines;
-use crate::node::coordinator::latency::Latencies;
+use crate::node::coordinator::latency::ReplicaLatencies;
 use crate::node::coordinator::pending::Pending;
 use crate::node::dispatcher::{Dispatcher, Recipients};
 use crate::node::early::Early;
@@ -67,6 +67,7 @@ impl Moves {
     pub(crate) fn wake(&self) {
         self.transfers.wake();
         self.rebalance.wake();
+        self.rebalance.handoff.wake();
         self.vacated.wake();
     }
 }
@@ -180,34 +181,17 @@ impl Node {
         (entry, close): (Entry, Close),
     ) -> Attached {
         let local = &self.local;
-        let gate = Arc::new(Gate {
-            own: self.identity().node_id(),
-            topology: Arc::clone(&topology),
-            replica: Arc::clone(&local.replica),
-        });
-        let handoff = Arc::new(HintedHandoff::new(
-            local,
-            self.config.hints,
-            Arc::clone(&transport),
-            Arc::clone(&members),
-            Arc::clone(&gate),
-        ));
+        let gate = self.gate(&topology);
+        let (carrier, all) = (Arc::clone(&transport), Arc::clone(&members));
+        let handoff = HintedHandoff::new(local, self.config.hints, carrier, all, Arc::clone(&gate));
+        let handoff = Arc::new(handoff);
         let incarnation = minting(self.identity().incarnation(), self.identity().generation());
         let coordinator = self.coordinator(incarnation, &transport, &gate, &handoff);
-        let pages = Arc::new(Pages::new(
-            Arc::clone(&local.env),
-            Arc::clone(&transport),
-            Arc::clone(&local.committer),
-        ));
+        let (env, committer) = (Arc::clone(&local.env), Arc::clone(&local.committer));
+        let pages = Arc::new(Pages::new(env, Arc::clone(&transport), committer));
         let refill = self.refill(&transport, &topology, &pages);
         let moves = self.moves((&transport, &topology), &members, &groups, (&pages, &handoff));
-        let scans = Scans::new(
-            Arc::clone(&local.env),
-            Arc::clone(&local.replica),
-            Arc::clone(&topology),
-            Arc::clone(&transport),
-            Arc::clone(&self.tasks),
-        );
+        let scans = self.scans(&transport, &topology);
         let lists = Arc::new(self.lists(&gate, &transport));
         self.dispatcher.connect(Recipients {
             transport: Arc::clone(&transport),
@@ -218,7 +202,7 @@ impl Node {
             coordinator: Arc::clone(&coordinator),
             handoff: Arc::clone(&handoff),
             members: Arc::clone(&members),
-            scans: Arc::new(scans),
+            scans,
             pages,
             lists: Arc::clone(&lists),
             refill: Arc::clone(&refill),
@@ -242,6 +226,24 @@ impl Node {
             groups,
             close,
         }
+    }
+
+    fn gate(&self, topology: &Arc<TopologyCell>) -> Arc<Gate> {
+        Arc::new(Gate {
+            own: self.identity().node_id(),
+            topology: Arc::clone(topology),
+            replica: Arc::clone(&self.local.replica),
+        })
+    }
+
+    fn scans(&self, transport: &Arc<dyn Transport>, topology: &Arc<TopologyCell>) -> Arc<Scans> {
+        Arc::new(Scans::new(
+            Arc::clone(&self.local.env),
+            Arc::clone(&self.local.replica),
+            Arc::clone(topology),
+            Arc::clone(transport),
+            Arc::clone(&self.tasks),
+        ))
     }
 
     /// What the node founds its cluster with: on its first start, and again if it was stopped
@@ -273,7 +275,6 @@ impl Node {
         handoff: &Arc<HintedHandoff>,
     ) -> Arc<Coordinator> {
         let local = &self.local;
-        let requests = Arc::clone(&local.replica.admission.requests);
         Arc::new(Coordinator {
             own: self.identity().node_id(),
             incarnation,
@@ -286,10 +287,11 @@ impl Node {
             gate: Arc::clone(gate),
             handoff: Arc::clone(handoff),
             metrics: Arc::clone(&local.metrics),
-            latencies: Latencies::new(),
+            latencies: ReplicaLatencies::default(),
             deadlines: Deadlines::new(),
-            writes: Pending::counted(local.env.random(), Arc::clone(&requests)),
-            reads: Pending::counted(local.env.random(), Arc::clone(&requests)),
+            writes: Pending::new(local.env.random()),
+            reads: Pending::new(local.env.random()),
+            lingering: Mutex::default(),
         })
     }
 
@@ -348,7 +350,6 @@ impl Node {
             system: Arc::clone(&groups.system),
             members: Arc::clone(members),
             handoff: Arc::clone(handoff),
-            health: Arc::clone(&local.health),
             woken: Notify::new(),
         };
         let vacated = Vacated {

@@ -396,7 +396,8 @@ impl Committer {
     }
 }
 
-/// The rows that records come to, in order: a partition that is dropped takes those before it along.
+/// The rows that records come to, in order: a partition that is dropped takes those before it
+/// along.
 fn outcome_of(records: Vec<LogRecord>, partitions: Vec<PartitionId>) -> Vec<(PartitionId, Row)> {
     let mut partitions = partitions.into_iter();
     let mut rows = Vec::with_capacity(records.len());

@@ -153,8 +153,8 @@ impl Recipients {
         }
     }
 
-    /// Lets a request wait until this node has heard of its keyspace, or of the ring by which it was
-    /// made. It was judged by this topology.
+    /// Lets a request wait until this node has heard of its keyspace, or of the ring by which it
+    /// was made. It was judged by this topology.
     fn on_early(&self, from: NodeId, topology: &Arc<Topology>, message: Message) {
         let Err(refused) = self.early.keep(from, message) else {
             // The news may have come in between.

@@ -5,12 +5,14 @@
 //! in memory: the task writes and syncs what has gathered. Only a fallback's acknowledgement, which
 //! counts towards a sloppy quorum, waits for the sync.
 
+mod redirect;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::config::HintLimits;
 use crate::net::transport::Transport;
@@ -20,17 +22,18 @@ use crate::node::committer::{Completions, ReplyTo};
 use crate::node::coordinator::pending::first_number;
 use crate::node::coordinator::{NUMBERS, Owner};
 use crate::node::env::{Env, run_blocking};
-use crate::node::gate::{Gate, Turned};
+use crate::node::gate::Gate;
 use crate::node::health::Health;
+use crate::node::hinted_handoff::redirect::others_own;
 use crate::node::local::Local;
 use crate::node::members::Members;
 use crate::node::status::Activity;
 use crate::node::tasks::Stop;
-use crate::node::topology::Topology;
+
 use crate::protocol::hints::delivery::FetchedHint;
 use crate::protocol::hints::{Delivery, DeliveryEffect, DeliverySetup, HintPolicy, NotAdmitted};
 use crate::protocol::message::{Class, Message, Refusal, Write};
-use crate::protocol::planted::{Planted, planted};
+
 use crate::storage::hint_log::{Hint, HintLog, HintLogError, QueuedHint};
 use crate::telemetry::Metrics;
 use crate::types::{Moment, NodeId, Row};
@@ -206,11 +209,8 @@ impl HintedHandoff {
         }
     }
 
-    /// Lets go of what is kept for a node that was forgotten.
-    pub(crate) fn forget(&self, target: NodeId) {
-        if self.lanes.lock().contains_key(&target) {
-            tracing::info!(%target, "dropping the hints of a forgotten node");
-        }
+    /// The ring has changed: what is kept for a node that has gone may go to others by now.
+    pub(crate) fn wake(&self) {
         self.woken.notify_one();
     }
 
@@ -340,12 +340,21 @@ impl HintedHandoff {
         let mut work = Vec::new();
         let now = self.env.now();
         let mut lanes = self.lanes.lock();
-        lanes.retain(|target, _| {
-            let forgotten = self.members.is_forgotten(*target);
-            if forgotten {
-                work.push(DiskWork::Drop { target: *target });
+        let left: BTreeMap<NodeId, u64> =
+            self.log.targets().into_iter().map(|kept| (kept.target, kept.hints)).collect();
+        lanes.retain(|target, lane| {
+            if !self.members.is_forgotten(*target) {
+                return true;
             }
-            !forgotten
+            if left.get(target).is_none_or(|hints| *hints == 0) {
+                work.push(DiskWork::Drop { target: *target });
+                return false;
+            }
+            // Nobody waits for it any more: its hints are given to others as if it were there.
+            if !lane.delivery.is_target_up() {
+                lane.delivery.on_target_up(now);
+            }
+            true
         });
         for (target, lane) in lanes.iter_mut() {
             while let Some(effect) = lane.delivery.poll() {
@@ -376,8 +385,17 @@ impl HintedHandoff {
             return None;
         }
         let topology = self.gate.topology.load();
-        if let Some(owners) = others_own(&topology, target, row) {
-            return Some(DiskWork::Redirect { target, id, row: row.clone(), owners });
+        let gone = self.members.is_forgotten(target);
+        if let Some(mut owners) = others_own(&topology, target, row) {
+            owners.retain(|owner| !self.members.is_forgotten(*owner));
+            if !owners.is_empty() {
+                return Some(DiskWork::Redirect { target, id, row: row.clone(), owners });
+            }
+        }
+        if gone {
+            // Its partition has not arrived yet where others will own it.
+            lane.delivery.on_unsent(id, now);
+            return None;
         }
         let epoch = topology.epoch;
         let request = Owner::Hint.request(self.first_number.wrapping_add(id));
@@ -415,46 +433,6 @@ impl HintedHandoff {
         }
     }
 
-    /// Gives a hint to those who own its key now, and lets go of it once that is durable.
-    async fn redirect(
-        &self,
-        target: NodeId,
-        id: u64,
-        row: &Row,
-        owners: Vec<NodeId>,
-    ) -> Result<(), HintLogError> {
-        if !planted(Planted::HintOfFormerOwnerDropped) {
-            for owner in owners {
-                if owner != self.gate.own {
-                    self.append(owner, row.clone());
-                } else if let Err(error) = self.take_here(row).await {
-                    tracing::debug!(%error, "a hint stays: its row cannot be taken now");
-                    self.with_lane(target, |delivery, now| delivery.on_unsent(id, now));
-                    return Ok(());
-                }
-            }
-            let log = Arc::clone(&self.log);
-            run_blocking(&*self.env, move || log.flush(true)).await?;
-        }
-        let now = self.env.now();
-        if let Some(lane) = self.lanes.lock().get_mut(&target) {
-            lane.finish(id, now);
-        }
-        self.metrics.hints_redirected.inc();
-        Ok(())
-    }
-
-    async fn take_here(&self, row: &Row) -> Result<(), Refusal> {
-        let topology = self.gate.topology.load();
-        let (partition, epoch) = (topology.ring.partition_of(&row.key), topology.epoch);
-        let (sender, durable) = oneshot::channel();
-        let waiter = ReplyTo::Waiter(sender);
-        let taken =
-            self.gate.write(row.clone(), partition, epoch, (Class::Hint, HINT_TIME_LEFT), waiter);
-        taken.map_err(Turned::refusal)?;
-        durable.await.unwrap_or(Err(Refusal::NotServing))
-    }
-
     /// Whether nothing is kept for anybody.
     pub(crate) fn is_empty(&self) -> bool {
         self.log.buffered_bytes() == 0 && self.log.targets().iter().all(|kept| kept.hints == 0)
@@ -476,12 +454,4 @@ impl HintedHandoff {
         }
         lane.delivery.on_fetched(&fetched, fetched.is_empty(), now);
     }
-}
-
-/// Who owns the key of a row, if its target does not any more.
-fn others_own(topology: &Topology, target: NodeId, row: &Row) -> Option<Vec<NodeId>> {
-    let placement = topology.placement(row.keyspace)?;
-    let partition = placement.ring.partition_of(&row.key);
-    let owners = placement.owners(partition);
-    (!owners.is_empty() && !owners.contains(&target)).then_some(owners)
 }

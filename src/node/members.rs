@@ -24,8 +24,12 @@ use crate::protocol::membership::{Member, MemberSet};
 use crate::protocol::ring::RingError;
 use crate::protocol::system::SystemState;
 use crate::protocol::system::placing::Placing;
+use crate::protocol::system::state::Standing;
 use crate::protocol::system::transfers::Report;
 use crate::types::{Epoch, KeyspaceId, NodeId};
+
+/// What a node says that has left.
+const LEFT: &str = "this node has left its cluster; it can be stopped for good";
 
 /// What the node knows of its cluster's members.
 struct Known {
@@ -35,6 +39,10 @@ struct Known {
     facts: NodeFacts,
     epoch: Epoch,
     placing: Placing,
+    /// Whether this node was told to leave.
+    leaves: bool,
+    /// How many states of the system group this node has heard of.
+    heard: u64,
     keyspaces: Keyspaces,
     /// Whether the system group knows this node in its present life.
     is_admitted: bool,
@@ -128,6 +136,8 @@ impl Members {
             facts,
             epoch: Epoch(0),
             placing: Placing::default(),
+            leaves: false,
+            heard: 0,
             keyspaces: Keyspaces::founding(settings.replication),
             is_admitted: false,
         };
@@ -167,6 +177,8 @@ impl Members {
             let own = state.members().get(&known.facts.node_id);
             known.is_admitted =
                 own.is_some_and(|own| own.member.incarnation == known.facts.incarnation);
+            known.leaves |= own.is_some_and(|own| own.standing == Standing::Leaving);
+            known.heard += 1;
             known.epoch = state.epoch();
             known.placing = state.placing().clone();
             known.set = set;
@@ -177,6 +189,12 @@ impl Members {
     /// Whether a keyspace existed once and was dropped.
     pub(crate) fn is_dropped(&self, keyspace: KeyspaceId) -> bool {
         self.topology.load().is_dropped(keyspace)
+    }
+
+    /// The cluster has let this node go, as it was told.
+    pub(crate) fn has_left(&self) {
+        tracing::info!("this node has left its cluster");
+        self.seams.health.fail(LEFT.to_owned());
     }
 
     /// Whether the cluster has forgotten a node.
@@ -277,7 +295,7 @@ impl Members {
     fn update(&self, change: impl FnOnce(&mut Known)) {
         let mut known = self.known.lock();
         let (before, up_before) = (known.set.clone(), up(&known));
-        let decided_before = (known.keyspaces.clone(), known.is_admitted, known.epoch);
+        let (heard_before, epoch_before) = (known.heard, known.epoch);
         change(&mut known);
         let now = self.seams.env.now();
         let set_changed = known.set != before;
@@ -286,11 +304,11 @@ impl Members {
             known.view.on_members(&set, now);
         }
         let up_changed = up(&known) != up_before;
-        let decided = (known.keyspaces.clone(), known.is_admitted, known.epoch);
-        if set_changed || up_changed || decided != decided_before {
+        // Whoever waits for a decision follows the topology, even if it does not show there.
+        if set_changed || up_changed || known.heard != heard_before {
             self.swap_topology(&known);
         }
-        let epoch_changed = decided.2 != decided_before.2;
+        let epoch_changed = known.epoch != epoch_before;
         drop(known);
         if set_changed || up_changed || epoch_changed {
             self.announce();
@@ -302,8 +320,10 @@ impl Members {
 
     fn swap_topology(&self, known: &Known) {
         if known.set.is_forgotten(self.own) {
-            let text =
-                "this node was forgotten by its cluster; empty its data directory to join anew";
+            let text = match known.leaves {
+                true => LEFT,
+                false => "this node was removed from its cluster; empty its data directory to join",
+            };
             self.seams.health.fail(text.to_owned());
         }
         match make_topology(self.partitions, known) {

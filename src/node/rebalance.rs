@@ -12,7 +12,6 @@ use tokio::sync::Notify;
 use crate::node::env::Env;
 use crate::node::groups::gateway::Gateway;
 use crate::node::groups::system::SystemClient;
-use crate::node::health::Health;
 use crate::node::hinted_handoff::HintedHandoff;
 use crate::node::members::Members;
 use crate::node::tasks::Stop;
@@ -36,7 +35,6 @@ pub(crate) struct Rebalance {
     pub(crate) system: Arc<SystemClient>,
     pub(crate) members: Arc<Members>,
     pub(crate) handoff: Arc<HintedHandoff>,
-    pub(crate) health: Arc<Health>,
     pub(crate) woken: Notify,
 }
 
@@ -98,11 +96,7 @@ impl Rebalance {
     async fn retire(&self) {
         let command = SystemCommand::Retire { node: self.own };
         match self.system.propose_within(command, ORDER_TIME).await {
-            Ok(_) => {
-                tracing::info!("this node has left its cluster");
-                let text = "this node has left its cluster; it can be stopped for good";
-                self.health.fail(text.to_owned());
-            }
+            Ok(_) => self.members.has_left(),
             Err(error) => tracing::debug!(%error, "this node cannot leave yet"),
         }
     }

@@ -3,6 +3,7 @@
 mod groups;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::net::transport::Sighting;
 use crate::node::hot_keys::hot_keys;
@@ -119,7 +120,10 @@ fn read_cluster_gauges(node: &Node, attached: &Attached) {
     groups::read_gauges(node, attached);
     let metrics = node.metrics();
     let topology = attached.topology.load();
-    metrics.requests_in_flight.set(attached.coordinator.in_flight() as u64);
+    let waiting = node.local.replica.admission.requests();
+    metrics.requests_in_flight.set(waiting as u64);
+    let under_way = attached.coordinator.operations();
+    metrics.requests_lingering.set(under_way.saturating_sub(waiting) as u64);
     metrics.members.set(topology.members.len() as u64);
     metrics.members_up.set(topology.up.len() as u64);
     metrics.ring_epoch.set(topology.epoch.0);
@@ -134,6 +138,10 @@ fn read_cluster_gauges(node: &Node, attached: &Attached) {
             let gauge: &crate::telemetry::Reading = &family.get_or_create(&labels);
             gauge.set(value);
         };
+        let pace = attached.coordinator.latencies.pace(traffic.peer, node.local.env.now());
+        set(&metrics.peer_slow, u64::from(pace.slow));
+        set(&metrics.peer_read_latency_us, micros(pace.read));
+        set(&metrics.peer_write_latency_us, micros(pace.write));
         set(&metrics.peer_connected, u64::from(traffic.connected));
         set(&metrics.peer_messages_sent, traffic.messages_sent);
         set(&metrics.peer_messages_received, traffic.messages_received);
@@ -175,6 +183,7 @@ fn member_status(
         Some(facts) => facts.complete,
         None => true,
     };
+    let pace = attached.coordinator.latencies.pace(id, node.local.env.now());
     MemberStatus {
         node_id: id,
         name: member.name.clone(),
@@ -190,7 +199,14 @@ fn member_status(
         load_per_second: facts.as_ref().map_or(0, |facts| facts.load_per_second),
         complete,
         agrees: is_self || facts.is_none_or(|facts| facts.members_digest == digest),
+        read_latency_us: micros(pace.read),
+        write_latency_us: micros(pace.write),
+        slow: pace.slow,
     }
+}
+
+fn micros(latency: Option<Duration>) -> u64 {
+    latency.map_or(0, |latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX))
 }
 
 fn no_ring() -> RingSummary {
@@ -296,12 +312,13 @@ fn warnings(node: &Node, attached: Option<&Attached>) -> Vec<String> {
         let placement = topology.default_placement();
         if placement.is_under_replicated() {
             warnings.push(format!(
-                "{} members on the ring are fewer than the replication factor {}: quorums are their \
+                "{} nodes on the ring are fewer than the replication factor {}: quorums are their \
                  majority",
                 topology.ring.members().len(),
                 placement.replication.factor
             ));
         }
+        warnings.extend(slow_replicas(node, attached));
         warnings.extend(groups::warnings(&attached.groups.gateway.census()));
         warnings.extend(
             attached
@@ -312,4 +329,24 @@ fn warnings(node: &Node, attached: Option<&Attached>) -> Vec<String> {
         );
     }
     warnings
+}
+
+/// Members that take much longer than others to answer this node.
+fn slow_replicas(node: &Node, attached: &Attached) -> Vec<String> {
+    let now = node.local.env.now();
+    let warn = |(id, member): (NodeId, &Member)| {
+        let pace = attached.coordinator.latencies.pace(id, now);
+        let ms = |latency: Option<Duration>| match latency {
+            Some(latency) => format!("{} ms", latency.as_millis()),
+            None => "not measured".to_owned(),
+        };
+        pace.slow.then(|| {
+            let (name, read, write) = (&member.name, ms(pace.read), ms(pace.write));
+            format!(
+                "node {name} ({id}) is slow: reads {read}, writes {write} on average; reads go \
+                 round it, and writes wait for it only where their quorum needs it"
+            )
+        })
+    };
+    attached.members.set().iter().filter_map(warn).collect()
 }

@@ -152,16 +152,21 @@ impl Node {
         let time = timeout.unwrap_or(DECISION_TIMEOUT);
         let reply = groups.system.propose_within(command, time).await?;
         let mut topologies = attached.topology.follow();
+        let mut states = groups.gateway.follow_system();
         let applied = async {
             loop {
                 topologies.borrow_and_update();
-                // The topology follows the state, so that whoever sees the one has the other.
+                states.borrow_and_update();
+                // The topology follows the state; some decisions, such as limits, do not change it.
                 let state = groups.gateway.system();
                 let state = state.filter(|s| attached.topology.load().has_keyspaces_of(s));
                 if let Some(found) = state.and_then(|state| seen(&reply, &state)) {
                     return Some(found);
                 }
-                topologies.changed().await.ok()?;
+                tokio::select! { biased;
+                    changed = topologies.changed() => changed.ok()?,
+                    changed = states.changed() => changed.ok()?,
+                }
             }
         };
         let applied = tokio::select! { biased;

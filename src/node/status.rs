@@ -78,6 +78,13 @@ pub struct MemberStatus {
     pub complete: bool,
     /// False while its member set differs from this node's.
     pub agrees: bool,
+    /// How long it lately took to answer this node's reads of a key, in microseconds on average; 0
+    /// when none was measured.
+    pub read_latency_us: u64,
+    /// The same of writes.
+    pub write_latency_us: u64,
+    /// Whether it takes much longer than the fastest other replica.
+    pub slow: bool,
 }
 
 /// The ring in a few numbers.

@@ -160,9 +160,6 @@ impl Node {
         }
         let mut epoch = state.epoch();
         for command in commands {
-            if let SystemCommand::Remove { node, .. } = &command {
-                attached.handoff.forget(*node);
-            }
             epoch = match attached.groups.system.propose(command).await? {
                 SystemReply::Reshaped { epoch } | SystemReply::Removed { epoch } => epoch,
                 _ => epoch,

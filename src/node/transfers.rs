@@ -10,7 +10,8 @@
 //! back or removed.
 //!
 //! A source serves only once it has heard that the partition moves. From then on it takes no write
-//! that goes to the old owners alone: what it shows is all that it will ever have without this node.
+//! that goes to the old owners alone: what it shows is all that it will ever have without this
+//! node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -260,7 +261,7 @@ impl Transfers {
             let last = page.rows.last().map(|(key, _)| key.clone());
             after = if page.same { ends_with } else { last }.or(after);
             self.keep(place, page).await?;
-            if done || planted(Planted::SyncedAfterOnePage) {
+            if done {
                 return Ok(complete);
             }
         }
@@ -365,6 +366,9 @@ impl Wanted {
     ) -> bool {
         let complete = self.sources.iter().filter(|source| heard(**source)).count();
         let missed = self.sources.iter().any(|source| !heard(*source) && connected(*source));
+        if planted(Planted::SyncedAfterOneSource) && complete > 0 {
+            return true;
+        }
         complete >= self.enough && !missed && self.leaving.iter().all(|source| heard(*source))
     }
 }

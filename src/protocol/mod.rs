@@ -12,6 +12,7 @@ pub mod expiry;
 pub mod group;
 pub mod hints;
 pub mod hot_keys;
+pub mod latency;
 pub mod listing;
 pub mod membership;
 pub mod message;

@@ -22,8 +22,8 @@ pub enum Planted {
     ReadFenceIgnored,
     /// A move ends although the old owners have not heard that the new ones serve.
     SettledUnheard,
-    /// A taker holds itself for synced after the first page.
-    SyncedAfterOnePage,
+    /// A taker holds itself for synced once it has gone through one owner.
+    SyncedAfterOneSource,
     /// A source hands rows out before it has heard that the partition moves.
     UnfencedSource,
     /// A hint whose target owns the key no more is thrown away.

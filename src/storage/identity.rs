@@ -42,7 +42,8 @@ pub struct Identity {
     pub members: MemberSet,
     /// No version up to this stamp may be minted again.
     pub clock_floor: Timestamp,
-    /// True while the node lacks rows because its engine was lost: it must refill from its replicas before it counts as complete.
+    /// True while the node lacks rows because its engine was lost: it must refill from its replicas
+    /// before it counts as complete.
     pub rebuilding: bool,
 }
 

@@ -19,8 +19,8 @@
 //! table has been fed, and so before the log lets go of the record that says so. Rows of it that
 //! lie in memory are passed over by feeding.
 //!
-//! A partition that has moved away is dropped in the same way, but for the rows that come later: the
-//! table that is active notes that everything older is void, forgets its own rows, and has the
+//! A partition that has moved away is dropped in the same way, but for the rows that come later:
+//! the table that is active notes that everything older is void, forgets its own rows, and has the
 //! engine delete its rows before it is fed.
 //!
 //! Invariants:
@@ -129,8 +129,8 @@ impl Store {
         tables.active.note_dropped(keyspace, now);
     }
 
-    /// Drops the rows of a partition that were published so far; later ones are taken in as ever. It
-    /// reads as empty from now on, and the engine drops the rows when what is in memory now has
+    /// Drops the rows of a partition that were published so far; later ones are taken in as ever.
+    /// It reads as empty from now on, and the engine drops the rows when what is in memory now has
     /// been fed.
     ///
     /// To be called by the task that publishes, in log order, before the call of `publish` that

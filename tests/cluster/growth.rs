@@ -34,6 +34,7 @@ fn write_on(client: usize, addresses: &[SocketAddr], keyspace: &str, stop: &Atom
     ledger
 }
 
+#[allow(clippy::disallowed_methods, reason = "a client rests when it was refused")]
 fn put(addresses: &[SocketAddr], keyspace: &str, (first, number): (usize, u64), key: &str) {
     let mut failures = Vec::new();
     for attempt in 0..TRIES {

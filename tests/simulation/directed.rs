@@ -1,5 +1,7 @@
 //! What chance would rarely arrange, arranged.
 
+mod moves;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +105,119 @@ fn background_work_waits_while_clients_keep_a_node_busy() {
         assert!(wait_until(&cluster, Duration::from_secs(120), drained).await, "hints are left");
         assert_eq!(admission().state, "idle");
         clients.shutdown().await;
+        cluster.end();
+    });
+}
+
+/// A replica that is silent holds up nobody but those who ask for it: requests that were answered
+/// without it and wait for its word are not counted against those that come.
+#[test]
+fn a_silent_replica_takes_no_room_from_clients() {
+    // Five times what a node coordinates at once.
+    const ROUNDS: usize = 40;
+    const AT_ONCE: usize = 512;
+    virtually(async {
+        let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+        start_all(&cluster).await;
+        let key = Key::from("k");
+        let [coordinator, silent, _] = cluster.primaries(&key)[..] else { panic!("N is 3") };
+        let node = cluster.session(coordinator).expect("it runs").node;
+        // Its log takes minutes, so that it is there and acknowledges nothing.
+        cluster.machine(silent).set_job_ms_max(Some(600_000));
+        let (quorum, timeout) = (Some(2), Some(Duration::from_secs(30)));
+        let options = RequestOptions { quorum, timeout, ..RequestOptions::default() };
+        for round in 0..ROUNDS {
+            let mut clients = tokio::task::JoinSet::new();
+            for _ in 0..AT_ONCE {
+                let (node, key, options) = (node.clone(), key.clone(), options.clone());
+                clients
+                    .spawn(async move { node.put(key, Bytes::from_static(b"v"), options).await });
+            }
+            for written in clients.join_all().await {
+                assert!(written.is_ok(), "round {round}: {written:?}");
+            }
+        }
+        // Four times as many may wait for the silent one; the others have left it hints.
+        let metrics = node.metrics_text();
+        let metric = |name: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse::<usize>().ok()).expect(name)
+        };
+        assert_eq!(metric("coterie_requests_lingering "), 4 * 4096);
+        assert_eq!(metric("coterie_requests_cut_short_total "), ROUNDS * AT_ONCE - 4 * 4096);
+        assert!(!cluster.hints().is_empty(), "what is given up is hinted");
+        cluster.end();
+    });
+}
+
+/// A replica whose disk is slow holds up no write that two others acknowledge, and everybody can
+/// see which one it is, until it has recovered.
+#[test]
+fn a_slow_replica_is_shown_and_writes_do_not_wait_for_it() {
+    virtually(async {
+        let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+        start_all(&cluster).await;
+        let key = Key::from("k");
+        let [coordinator, slow, _] = cluster.primaries(&key)[..] else { panic!("N is 3") };
+        let node = cluster.session(coordinator).expect("it runs").node;
+        let slow_id = cluster.node_ids()[&slow];
+        let write = async |count: usize| {
+            for _ in 0..count {
+                let began = cluster.agenda.now();
+                let options = RequestOptions { quorum: Some(2), ..RequestOptions::default() };
+                let written = node.put(key.clone(), Bytes::from_static(b"v"), options).await;
+                written.expect("two of three are well");
+                let took = cluster.agenda.now().since(began);
+                assert!(took < Duration::from_millis(50), "it waited {took:?}");
+                cluster.agenda.sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let shown = || {
+            let status = node.status();
+            let members = status.members.iter().filter(|member| member.slow);
+            let slow: Vec<_> = members.map(|member| member.node_id).collect();
+            let warned = status.warnings.iter().any(|warning| warning.contains(" is slow: "));
+            (slow, warned)
+        };
+        write(20).await;
+        assert_eq!(shown(), (vec![], false));
+        cluster.machine(slow).set_job_ms_max(Some(2_000));
+        write(60).await;
+        assert_eq!(shown(), (vec![slow_id], true));
+        cluster.machine(slow).set_job_ms_max(None);
+        write(100).await;
+        assert_eq!(shown(), (vec![], false));
+        cluster.end();
+    });
+}
+
+/// A replica that hangs costs a reader or two a hedge, and the others go round it at once.
+#[test]
+fn reads_go_round_a_replica_that_hangs() {
+    // It takes longer for a connection to break.
+    const READS: usize = 40;
+    virtually(async {
+        let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+        start_all(&cluster).await;
+        let key = Key::from("k");
+        let primaries = cluster.primaries(&key);
+        let is_other = |machine: &usize| !primaries.contains(machine);
+        let coordinator = (0..SHAPE.machines).find(is_other).expect("five nodes, three replicas");
+        let node = cluster.session(coordinator).expect("it runs").node;
+        let first = node.owners(&key).owners[0].node_id;
+        let hangs = primaries.iter().find(|machine| cluster.node_ids()[machine] == first);
+        cluster.set_paused(*hangs.expect("the first owner is a primary"), true);
+        let mut hedged = 0;
+        for _ in 0..READS {
+            let began = cluster.agenda.now();
+            let one = RequestOptions { level: Some(Level::One), ..RequestOptions::default() };
+            node.get(key.clone(), one).await.expect("two of three are well");
+            hedged += usize::from(cluster.agenda.now().since(began) >= Duration::from_millis(10));
+        }
+        assert!((1..=2).contains(&hedged), "{hedged} reads waited for the one that hangs");
+        assert!(
+            node.status().members.iter().all(|member| member.slow == (member.node_id == first))
+        );
         cluster.end();
     });
 }

@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     Join { machine: usize },
     /// A machine's node is told to leave, by another one.
     Leave { machine: usize },
+    /// A machine's node hears nothing of Raft groups, and so no news of the ring.
+    Deaf { machine: usize },
 }
 
 /// How many kinds of faults there are that concern every keyspace.
@@ -157,6 +159,7 @@ impl Fault {
             Fault::Skew { machine, .. } => BTreeSet::from([Claim::Clock(*machine)]),
             Fault::Join { machine } => BTreeSet::from([Claim::Machine(*machine)]),
             Fault::Leave { .. } => BTreeSet::new(),
+            Fault::Deaf { machine } => BTreeSet::from([Claim::Ears(*machine)]),
             Fault::HandOver { .. } | Fault::Place { .. } => BTreeSet::new(),
         }
     }
@@ -188,6 +191,7 @@ impl Fault {
                 tokio::spawn(strong::place(cluster.clone(), *machine, *seed));
             }
             Fault::Join { machine } => cluster.start(*machine),
+            Fault::Deaf { machine } => cluster.network.set_deaf(*machine, true),
             Fault::Leave { machine } => {
                 // Ends with the run's runtime at the latest.
                 tokio::spawn(leave(cluster.clone(), *machine));
@@ -218,6 +222,7 @@ impl Fault {
             Fault::FullDisk { machine } => {
                 cluster.disk(*machine).set_faults(|faults| faults.full = false);
             }
+            Fault::Deaf { machine } => cluster.network.set_deaf(*machine, false),
             Fault::HandOver { .. }
             | Fault::Place { .. }
             | Fault::Join { .. }
@@ -257,6 +262,7 @@ enum Claim {
     Links,
     Machine(usize),
     Clock(usize),
+    Ears(usize),
 }
 
 /// Whether both cannot be at once.

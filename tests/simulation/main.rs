@@ -27,6 +27,7 @@ mod machine;
 mod network;
 mod planted;
 mod run;
+mod scenario;
 mod steps;
 mod strong;
 mod trace;

@@ -66,6 +66,8 @@ struct State {
     stations: Vec<Station>,
     /// Directions in which nothing passes.
     blocked: BTreeSet<(usize, usize)>,
+    /// Machines that nothing of Raft groups reaches: they hear no news of the ring.
+    deaf: BTreeSet<usize>,
     /// By end: the connection of the first machine to the second, as the first knows it.
     ends: BTreeMap<(usize, usize), Connection>,
     /// Connections ever made.
@@ -113,6 +115,7 @@ impl Network {
             weather: Weather::default(),
             stations: (0..machines).map(|_| Station::default()).collect(),
             blocked: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             ends: BTreeMap::new(),
             connections: 0,
             pending: BTreeSet::new(),
@@ -172,6 +175,16 @@ impl Network {
         }
         drop(state);
         self.review();
+    }
+
+    /// Keeps everything of Raft groups from a machine, or lets it pass again.
+    pub(crate) fn set_deaf(&self, machine: usize, deaf: bool) {
+        let mut state = self.state.lock();
+        if deaf {
+            state.deaf.insert(machine);
+        } else {
+            state.deaf.remove(&machine);
+        }
     }
 
     /// Stops a machine's network card, or lets it handle what has gathered.
@@ -291,6 +304,10 @@ impl State {
         now: Moment,
     ) -> Vec<Flight> {
         let weather = self.weather;
+        let of_groups = matches!(message, Message::Group(_) | Message::Snapshot(_));
+        if of_groups && self.deaf.contains(&to) {
+            return Vec::new();
+        }
         if self.blocked.contains(&(from, to)) || self.dice.chance(weather.loss_per_mille) {
             return Vec::new();
         }

@@ -182,18 +182,13 @@ const ROWS: &[&str] = &[
 ];
 
 /// Bugs of nodes while the ring changes, each with the invariants of which at least one must fail.
-pub(crate) const IN_RING: [(RingPlanted, &[&str]); 11] = [
+pub(crate) const IN_RING: [(RingPlanted, &[&str]); 6] = [
     (RingPlanted::ReadsFlippedBeforeSync, ROWS),
     (RingPlanted::WritesToOldOwnersOnly, ROWS),
     (RingPlanted::QuorumsOfAMoveAdded, ROWS),
     (RingPlanted::WriteFenceIgnored, ROWS),
-    (RingPlanted::ReadFenceIgnored, ROWS),
-    (RingPlanted::SettledUnheard, ROWS),
-    (RingPlanted::SyncedAfterOnePage, ROWS),
-    (RingPlanted::UnfencedSource, ROWS),
-    (RingPlanted::HintOfFormerOwnerDropped, ROWS),
+    (RingPlanted::SyncedAfterOneSource, ROWS),
     (RingPlanted::DroppedWhileMoving, ROWS),
-    (RingPlanted::LeavesWithHints, ROWS),
 ];
 
 /// Bugs of listings, each with the invariants of which at least one must fail.

@@ -5,22 +5,20 @@ use std::cell::RefCell;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use coterie::config::{GroupOptions, Replication};
 use coterie::node::request::RequestOptions;
 use coterie::protocol::planted::Planted as RingPlanted;
 use coterie::protocol::quorum::level::Level;
 use coterie::protocol::raft::planted::Planted as RaftPlanted;
-use coterie::types::{Key, Moment, Version};
+use coterie::types::{Key, Version};
 
-use crate::cluster::{Cluster, Shape};
+use crate::cluster::Cluster;
 use crate::dice::Dice;
-use crate::faults::{self, Fault, Planned};
+use crate::faults::{self, Planned};
 use crate::history::{Action, Answer, Evidence, Held, History};
 use crate::invariants::{self, Violation};
 use crate::planted::Planted;
-use crate::strong::client::StrongWorkload;
+use crate::scenario::{Scenario, StrongPart};
 use crate::strong::history::StrongHistory;
-use crate::strong::keys::Keys;
 use crate::strong::{self, Crew, StrongEvidence};
 use crate::trace::{Counts, Trace};
 use crate::workload::{self, Client, Request, Workload};
@@ -151,149 +149,9 @@ pub(crate) fn virtually<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
-/// What a seed stands for.
-struct Scenario {
-    shape: Shape,
-    workload: Workload,
-    plan: Vec<Planned>,
-    strong: Option<StrongPart>,
-}
-
-/// What there is of a strong keyspace.
-#[derive(Clone, Copy, Debug)]
-struct StrongPart {
-    workload: StrongWorkload,
-    /// How often every replica is looked at.
-    looks_every: Duration,
-}
-
-fn scenario(dice: &Dice) -> Scenario {
-    let mut dice = dice.fork("scenario");
-    let machines = dice.pick(&[2, 3, 3, 3, 4, 5, 5]);
-    let (read_quorum, write_quorum) = dice.pick(&[(2, 2), (2, 2), (2, 2), (1, 3), (3, 1)]);
-    let replication = Replication { factor: 3, read_quorum, write_quorum };
-    let think_ms_max = dice.pick(&[20, 300, 1000]);
-    let operations = dice.between(20, 100);
-    let workload = Workload {
-        clients: usize::try_from(dice.between(2, 6)).expect("few clients"),
-        operations_per_client: usize::try_from(operations).expect("few operations"),
-        keys: usize::try_from(dice.between(1, 8)).expect("few keys"),
-        sloppy: dice.chance(400),
-        think_ms_max,
-        second: keyspaces::second(&dice),
-        ttl_per_mille: dice.fork("expiry").pick(&[0, 300, 900]),
-    };
-    // Faults fall into the time in which the clients are at work, and a little beyond.
-    let phase = Duration::from_millis((think_ms_max / 2 + 100) * operations);
-    let plan = faults::plan(&mut dice, machines, phase, faults::KINDS);
-    let (partitions, groups) = (16, GroupOptions::default());
-    let wal_segment_bytes = 16 * 1024;
-    let shape = Shape { machines, late: 0, replication, partitions, groups, wal_segment_bytes };
-    Scenario { shape, workload, plan, strong: None }
-}
-
-fn strong_scenario(dice: &Dice) -> Scenario {
-    let mut dice = dice.fork("strong scenario");
-    let machines = dice.pick(&[3, 3, 4, 5, 5]);
-    let late = if machines > 3 { dice.index(3).saturating_sub(1) } else { 0 };
-    let replication = Replication { factor: 3, read_quorum: 2, write_quorum: 2 };
-    let log_entries_max = dice.pick(&[8, 30, 100, 256]);
-    let groups = GroupOptions {
-        log_entries_max,
-        log_entries_kept: dice.between(0, log_entries_max / 2),
-        snapshot_chunk_bytes: dice.pick(&[64, 500, 256 << 10]),
-        record_bytes_max: dice.pick(&[100, 4000]),
-        lease_reads: dice.fork("lease reads").chance(500),
-    };
-    let partitions = dice.pick(&[16, 16, 16, 32, 64]);
-    // The system group's state is one row and must fit.
-    let wal_segment_bytes = 64 * 1024;
-    let shape = Shape { machines, late, replication, partitions, groups, wal_segment_bytes };
-    let think_ms_max = dice.pick(&[20, 100, 400]);
-    let commands = dice.between(20, 80);
-    let mut strong = StrongWorkload {
-        clients: usize::try_from(dice.between(2, 6)).expect("few clients"),
-        commands_per_client: usize::try_from(commands).expect("few commands"),
-        keys: Keys::draw(&mut dice),
-        think_ms_max,
-        sessions_per_mille: dice.pick(&[0, 500, 900]),
-    };
-    let phase = Duration::from_millis((think_ms_max / 2 + 100) * commands);
-    let mut plan = faults::plan(&mut dice, machines, phase, faults::KINDS_WITH_GROUPS);
-    let phase_ms = (think_ms_max / 2 + 100) * commands;
-    for machine in machines - late..machines {
-        let begins = Moment(dice.between(0, phase_ms) * 1000);
-        let joins = Planned { begins, ends: begins, fault: Fault::Join { machine } };
-        plan.retain(|planned| !faults::collide(planned, &joins));
-        plan.push(joins);
-    }
-    let workload = Workload {
-        clients: dice.index(3),
-        operations_per_client: 20,
-        keys: 3,
-        sloppy: false,
-        second: None,
-        ttl_per_mille: 0,
-        think_ms_max: think_ms_max * 4,
-    };
-    let looks_every = Duration::from_millis(dice.pick(&[50, 200, 1000]));
-    if plan.iter().any(|planned| planned.fault.repeats_messages()) {
-        // A proposal that arrives twice is executed twice, unless its session tells.
-        strong.sessions_per_mille = 1000;
-    }
-    Scenario { shape, workload, plan, strong: Some(StrongPart { workload: strong, looks_every }) }
-}
-
-/// At least three nodes are on the ring at any time.
-fn ring_scenario(dice: &Dice) -> Scenario {
-    let mut dice = dice.fork("ring scenario");
-    let founding = dice.pick(&[3, 3, 4, 5]);
-    let late = dice.index(4).min(7 - founding);
-    let leaving = dice.index(founding - 2).max(usize::from(late == 0 && founding > 3));
-    let machines = founding + late;
-    let replication = dice.pick(&[(3, 2, 2), (3, 2, 2), (3, 1, 3), (2, 1, 2), (1, 1, 1)]);
-    let (factor, read_quorum, write_quorum) = replication;
-    let replication = Replication { factor, read_quorum, write_quorum };
-    let think_ms_max = dice.pick(&[10, 40, 150]);
-    let operations = dice.between(40, 150);
-    let workload = Workload {
-        clients: usize::try_from(dice.between(2, 6)).expect("few clients"),
-        operations_per_client: usize::try_from(operations).expect("few operations"),
-        keys: usize::try_from(dice.between(2, 12)).expect("few keys"),
-        sloppy: dice.chance(300),
-        ttl_per_mille: dice.pick(&[0, 0, 200]),
-        think_ms_max,
-        second: keyspaces::second(&dice).filter(|second| second.factor <= 2),
-    };
-    let phase_ms = (think_ms_max / 2 + 100) * operations;
-    let kinds = dice.pick(&[0, faults::KINDS, faults::KINDS]);
-    let mut plan = faults::plan(&mut dice, machines, Duration::from_millis(phase_ms), kinds);
-    for machine in founding..machines {
-        let begins = Moment(dice.between(0, phase_ms / 2) * 1000);
-        let joins = Planned { begins, ends: begins, fault: Fault::Join { machine } };
-        plan.retain(|planned| !faults::collide(planned, &joins));
-        plan.push(joins);
-    }
-    let first = dice.index(founding);
-    for number in 0..leaving {
-        let begins = Moment(dice.between(0, phase_ms * 2 / 3) * 1000);
-        let fault = Fault::Leave { machine: (first + number) % founding };
-        plan.push(Planned { begins, ends: begins, fault });
-    }
-    let (partitions, groups) = (dice.pick(&[4, 16, 16]), GroupOptions::default());
-    let wal_segment_bytes = 64 * 1024;
-    let shape = Shape { machines, late, replication, partitions, groups, wal_segment_bytes };
-    Scenario { shape, workload, plan, strong: None }
-}
-
 async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let dice = Dice::new(setup.seed);
-    let scenario = match setup.kind {
-        Kind::Quorum => scenario(&dice),
-        Kind::Strong => strong_scenario(&dice),
-        Kind::Ring => ring_scenario(&dice),
-    };
-    let Scenario { shape, mut workload, plan, strong } = scenario;
+    let Scenario { shape, mut workload, plan, strong } = Scenario::draw(setup.kind, &dice);
     let lists = setup.kind != Kind::Strong && listing::prepare(&mut workload, &dice);
     let repeats = plan.iter().any(|planned| planned.fault.repeats_messages());
     let cluster = Cluster::new(trace, shape, &dice);

@@ -44,6 +44,9 @@ impl From<status::MemberStatus> for v1::Member {
             load_per_second: member.load_per_second,
             complete: member.complete,
             agrees: member.agrees,
+            read_latency_us: member.read_latency_us,
+            write_latency_us: member.write_latency_us,
+            slow: member.slow,
         }
     }
 }

@@ -24,6 +24,9 @@ fn member() -> status::MemberStatus {
         load_per_second: 6,
         complete: true,
         agrees: false,
+        read_latency_us: 0,
+        write_latency_us: 0,
+        slow: false,
     }
 }
 

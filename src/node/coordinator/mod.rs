@@ -13,15 +13,17 @@ pub(crate) mod pending;
 mod read;
 mod write;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::config::Limits;
 use crate::net::transport::Transport;
 use crate::node::clock::Clock;
 use crate::node::coordinator::deadlines::Deadlines;
-use crate::node::coordinator::latency::Latencies;
+use crate::node::coordinator::latency::ReplicaLatencies;
 use crate::node::coordinator::pending::Pending;
 use crate::node::coordinator::read::ReadOperation;
 use crate::node::coordinator::write::WriteOperation;
@@ -60,6 +62,12 @@ const OWNERS: [Owner; 6] =
 
 const OWNER_SHIFT: u32 = 56;
 
+/// How many times as many answered requests may wait for late replicas as may wait for their
+/// answers. One of them takes a place in a table, and its row, until the last replica has replied:
+/// with the default limit this is two seconds' worth of 8,000 requests a second of which one
+/// replica stays silent, and two seconds are the default deadline.
+const LINGERING_PER_REQUEST: usize = 4;
+
 /// How many numbers a request id can carry besides its owner.
 pub(crate) const NUMBERS: u64 = 1 << OWNER_SHIFT;
 
@@ -90,10 +98,12 @@ pub(crate) struct Coordinator {
     pub(crate) gate: Arc<Gate>,
     pub(crate) handoff: Arc<HintedHandoff>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) latencies: Latencies,
+    pub(crate) latencies: ReplicaLatencies,
     pub(crate) deadlines: Deadlines<RequestId>,
     pub(crate) writes: Pending<WriteOperation>,
     pub(crate) reads: Pending<ReadOperation>,
+    /// Requests that were answered before they were done, in this order; most of them are by now.
+    pub(crate) lingering: Mutex<VecDeque<RequestId>>,
 }
 
 impl Coordinator {
@@ -144,17 +154,39 @@ impl Coordinator {
         self.deadlines.run(Arc::clone(&self.env), stop, serve).await;
     }
 
-    /// Client requests in flight, answered ones with late replies included.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.gate.replica.admission.requests()
+    /// Requests under way, answered ones with late replicas included.
+    pub(crate) fn operations(&self) -> usize {
+        self.writes.len() + self.reads.len()
     }
 
-    fn check_admission(&self) -> Result<(), RequestError> {
-        let max = self.limits.requests_in_flight_max;
-        if self.in_flight() >= max {
-            return Err(RequestError::Overloaded { limit: "requests_in_flight_max", max });
+    /// Notes that a request was answered and goes on for the sake of late replicas. Of too many
+    /// such requests the one that was answered first gives them up: a replica that is slow, and
+    /// not dead, would else make them gather until their deadlines.
+    fn note_lingering(&self, request: RequestId) {
+        let max = self.limits.requests_in_flight_max.saturating_mul(LINGERING_PER_REQUEST);
+        let mut lingering = self.lingering.lock();
+        lingering.push_back(request);
+        let first = if lingering.len() > max { lingering.pop_front() } else { None };
+        drop(lingering);
+        if let Some(first) = first
+            && self.give_up_late_replicas(first)
+        {
+            self.metrics.requests_cut_short.inc();
         }
-        Ok(())
+    }
+
+    /// Ends a request as its deadline would; false when it has ended already.
+    fn give_up_late_replicas(&self, request: RequestId) -> bool {
+        const OVER: Moment = Moment(u64::MAX);
+        match Owner::of(request) {
+            Some((Owner::Write, number)) => {
+                self.step_write(number, |core, _| core.on_tick(OVER)).is_some()
+            }
+            Some((Owner::Read, number)) => {
+                self.step_read(number, |core, _| core.on_tick(OVER)).is_some()
+            }
+            _ => false,
+        }
     }
 
     /// A partition's primaries in preference order, each with whether it can be reached now.

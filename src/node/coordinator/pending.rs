@@ -1,7 +1,6 @@
 //! Operations in flight, found by the number that their messages carry.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -15,22 +14,17 @@ const STRIPES: usize = 16;
 pub(crate) struct Pending<T> {
     stripes: Vec<Mutex<HashMap<u64, T>>>,
     next: AtomicU64,
-    count: Arc<AtomicUsize>,
+    count: AtomicUsize,
 }
 
 impl<T> Pending<T> {
     /// An empty table whose numbers count up from a random one: a reply to what this node asked
     /// in an earlier life must not be taken for one to what it asks now.
     pub(crate) fn new(random: u64) -> Self {
-        Pending::counted(random, Arc::default())
-    }
-
-    /// The same, counted together with other tables.
-    pub(crate) fn counted(random: u64, count: Arc<AtomicUsize>) -> Self {
         Pending {
             stripes: (0..STRIPES).map(|_| Mutex::new(HashMap::new())).collect(),
             next: AtomicU64::new(first_number(random)),
-            count,
+            count: AtomicUsize::new(0),
         }
     }
 
@@ -65,7 +59,7 @@ impl<T> Pending<T> {
         numbers
     }
 
-    /// Operations in flight, here and in the tables that are counted together with this one.
+    /// Operations in flight.
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }

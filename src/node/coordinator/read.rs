@@ -53,7 +53,8 @@ impl Coordinator {
         key: Key,
         options: &RequestOptions,
     ) -> Result<ReadAnswer, RequestError> {
-        self.check_admission()?;
+        // It counts as long as the client waits.
+        let _ticket = self.gate.replica.admission.enter()?;
         let started = self.env.now();
         let deadline = started + self.timeout(options.timeout);
         loop {
@@ -108,9 +109,10 @@ impl Coordinator {
         primaries.sort_by_key(|primary| primary.node != self.own);
         let own_first = usize::from(primaries.first().is_some_and(|p| p.node == self.own));
         let remote = &mut primaries[own_first..];
-        self.latencies.sort(remote, |primary| primary.node, now);
+        let mut latencies = self.latencies.reads.lock();
+        latencies.sort(remote, |primary| primary.node, now);
         (remote.len() + own_first > required as usize)
-            .then(|| self.latencies.hedge_after(remote.iter().map(|p| p.node), now))
+            .then(|| latencies.hedge_after(remote.iter().map(|p| p.node), now))
     }
 
     /// Serves what this node itself can answer before anything is queued or sent: a read at ONE on
@@ -131,7 +133,12 @@ impl Coordinator {
         }
         match answered {
             Some(answer) if core.is_done() && orders.is_empty() => answer,
-            answered => self.continue_read(core, subject, orders, answered, required).await,
+            Some(answer) => {
+                let number = self.keep_read(core, subject, orders, None);
+                self.note_lingering(Owner::Read.request(number));
+                answer
+            }
+            None => self.continue_read(core, subject, orders, required).await,
         }
     }
 
@@ -140,11 +147,22 @@ impl Coordinator {
         core: ReadQuorum,
         subject: Subject,
         orders: Vec<Order>,
-        answered: Option<Answer>,
         required: u32,
     ) -> Answer {
         let (client, answer) = oneshot::channel();
-        let client = if answered.is_none() { Some(client) } else { None };
+        self.keep_read(core, subject, orders, Some(client));
+        // The sender goes without an answer only when the node stops under the request.
+        answer.await.unwrap_or(Err(stopped(required)))
+    }
+
+    /// Keeps a read until it is done, and begins what its core wants done; its number.
+    fn keep_read(
+        &self,
+        core: ReadQuorum,
+        subject: Subject,
+        orders: Vec<Order>,
+        client: Option<oneshot::Sender<Answer>>,
+    ) -> u64 {
         let next = core.next_deadline();
         let number = self.reads.insert(ReadOperation { core, subject: subject.clone(), client });
         if let Some(moment) = next {
@@ -153,19 +171,19 @@ impl Coordinator {
         for order in orders {
             self.carry_out_read(number, &subject, order);
         }
-        match answered {
-            Some(answer) => answer,
-            // The sender goes without an answer only when the node stops under the request.
-            None => answer.await.unwrap_or(Err(stopped(required))),
-        }
+        number
     }
 
     /// Takes one replica's answer.
     pub(super) fn on_found(&self, from: NodeId, number: u64, outcome: Result<Found, Refusal>) {
-        let now = self.env.now();
-        let started = self.step_read(number, |core, now| hear(core, from, outcome, now));
-        if let Some(started) = started {
-            self.latencies.record(from, now.since(started), now);
+        let mut asked_at = None;
+        self.step_read(number, |core, now| {
+            asked_at = core.awaited().find(|(node, _)| *node == from).map(|(_, at)| at);
+            hear(core, from, outcome, now);
+        });
+        if let Some(asked_at) = asked_at {
+            let now = self.env.now();
+            self.latencies.reads.lock().on_answer(from, now.since(asked_at), now);
         }
     }
 
@@ -185,29 +203,49 @@ impl Coordinator {
         if next == Some(true) {
             self.metrics.reads_hedged.inc();
         }
-        self.step_read(number, ReadQuorum::on_tick);
+        let mut silent = Vec::new();
+        self.step_read(number, |core, now| {
+            silent.extend(core.awaited());
+            core.on_tick(now);
+        });
+        self.note_silence(silent);
         let next = self.reads.step(number, |operation| (operation.core.next_deadline(), false));
         if let Some(Some(moment)) = next {
             self.deadlines.add(moment, Owner::Read.request(number));
         }
     }
 
-    /// Gives one event to a read's core and does what it then wants; when the read began.
+    /// Takes into account who has not answered yet.
+    fn note_silence(&self, silent: Vec<(NodeId, Moment)>) {
+        let now = self.env.now();
+        let mut latencies = self.latencies.reads.lock();
+        for (node, asked_at) in silent {
+            latencies.on_silence(node, now.since(asked_at), now);
+        }
+    }
+
+    /// Gives one event to a read's core and does what it then wants; `None` when there is no such
+    /// read any more.
     pub(super) fn step_read(
         &self,
         number: u64,
         event: impl FnOnce(&mut ReadQuorum, Moment),
-    ) -> Option<Moment> {
+    ) -> Option<()> {
         let now = self.env.now();
-        let (orders, subject) = self.reads.step(number, |operation| {
+        let (orders, subject, lingers) = self.reads.step(number, |operation| {
+            let waited = operation.client.is_some();
             event(&mut operation.core, now);
-            let orders = operation.drain();
-            ((orders, operation.subject.clone()), operation.core.is_done())
+            let (orders, done) = (operation.drain(), operation.core.is_done());
+            let lingers = waited && operation.client.is_none() && !done;
+            ((orders, operation.subject.clone(), lingers), done)
         })?;
         for order in orders {
             self.carry_out_read(number, &subject, order);
         }
-        Some(subject.started)
+        if lingers {
+            self.note_lingering(Owner::Read.request(number));
+        }
+        Some(())
     }
 
     fn carry_out_read(&self, number: u64, subject: &Subject, order: Order) {

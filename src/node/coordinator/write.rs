@@ -1,6 +1,7 @@
 //! One write: stamp it, send it to all replicas, answer at W acknowledgements, hint the absent.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -38,6 +39,7 @@ pub(crate) struct WriteOperation {
     row: Row,
     partition: PartitionId,
     epoch: Epoch,
+    started: Moment,
     deadline: Moment,
     client: Option<oneshot::Sender<Answer>>,
     /// Primaries whose hint was not admitted; the receipt must not name them as hinted.
@@ -47,7 +49,7 @@ pub(crate) struct WriteOperation {
 /// What the core wants done, with what it takes to do it.
 enum Order {
     Send { to: NodeId, write: Write, partition: PartitionId },
-    Hint { target: NodeId, row: Row },
+    Hint { target: NodeId, row: Row, waited: Duration },
 }
 
 impl Coordinator {
@@ -62,7 +64,8 @@ impl Coordinator {
         value: Option<Bytes>,
         options: &RequestOptions,
     ) -> Result<Receipt, RequestError> {
-        self.check_admission()?;
+        // It counts as long as the client waits.
+        let _ticket = self.gate.replica.admission.enter()?;
         let expires_at = self.expires_at(options)?;
         let version = self.stamp(options)?;
         let record = Record::new(version, value).expiring(expires_at);
@@ -136,6 +139,7 @@ impl Coordinator {
             row,
             partition,
             epoch,
+            started,
             deadline,
             client,
             unhinted,
@@ -148,10 +152,14 @@ impl Coordinator {
 
     /// Takes one replica's answer.
     pub(super) fn on_acknowledged(&self, from: NodeId, number: u64, outcome: Result<(), Refusal>) {
-        self.step_write(number, |core, now| match outcome {
+        let started = self.step_write(number, |core, now| match outcome {
             Ok(()) => core.on_ack(from, now),
             Err(refusal) => core.on_refusal(from, refusal, now),
         });
+        if let (Some(started), Ok(())) = (started, outcome) {
+            let now = self.env.now();
+            self.latencies.writes.lock().on_answer(from, now.since(started), now);
+        }
     }
 
     pub(super) fn on_write_deadline(&self, number: u64) {
@@ -159,15 +167,28 @@ impl Coordinator {
     }
 
     /// Gives one event to a write's core and does what it then wants.
-    pub(super) fn step_write(&self, number: u64, event: impl FnOnce(&mut WriteQuorum, Moment)) {
+    /// When the write began; `None` when there is no such write any more.
+    pub(super) fn step_write(
+        &self,
+        number: u64,
+        event: impl FnOnce(&mut WriteQuorum, Moment),
+    ) -> Option<Moment> {
         let now = self.env.now();
-        let orders = self.writes.step(number, |operation| {
+        let stepped = self.writes.step(number, |operation| {
+            let waited = operation.client.is_some();
             event(&mut operation.core, now);
-            (operation.drain(number, now), operation.core.is_done())
+            let (orders, done) = (operation.drain(number, now), operation.core.is_done());
+            let lingers = waited && operation.client.is_none() && !done;
+            ((orders, lingers, operation.started), done)
         });
-        for order in orders.unwrap_or_default() {
+        let (orders, lingers, started) = stepped?;
+        for order in orders {
             self.carry_out_write(number, order);
         }
+        if lingers {
+            self.note_lingering(Owner::Write.request(number));
+        }
+        Some(started)
     }
 
     fn carry_out_write(&self, number: u64, order: Order) {
@@ -189,7 +210,12 @@ impl Coordinator {
                     });
                 }
             }
-            Order::Hint { target, row } => {
+            Order::Hint { target, row, waited } => {
+                if self.transport.is_connected(target) {
+                    // It is there and does not answer; one that refused has answered by then.
+                    let now = self.env.now();
+                    self.latencies.writes.lock().on_silence(target, waited, now);
+                }
                 // No stream leads to this node itself: a hint for it would never be delivered. Its
                 // own copy, refused or late, is mended by the next read.
                 if target == self.own || !self.handoff.keep(target, row) {
@@ -254,7 +280,8 @@ impl WriteOperation {
                     orders.push(Order::Send { to, write, partition: self.partition });
                 }
                 WriteEffect::Hint { target } => {
-                    orders.push(Order::Hint { target, row: self.row.clone() });
+                    let (row, waited) = (self.row.clone(), now.since(self.started));
+                    orders.push(Order::Hint { target, row, waited });
                 }
                 WriteEffect::Answer(answer) => self.answer(answer),
             }

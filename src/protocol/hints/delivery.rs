@@ -170,6 +170,11 @@ impl Delivery {
         self.paused_until = now;
     }
 
+    /// Whether the target can be reached, as far as was told.
+    pub fn is_target_up(&self) -> bool {
+        self.up
+    }
+
     /// The target cannot be reached; what was in flight must be sent again.
     pub fn on_target_down(&mut self, now: Moment) {
         self.now = now;

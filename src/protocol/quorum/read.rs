@@ -218,6 +218,11 @@ impl ReadQuorum {
         Some(hedge.map_or(self.deadline, |at| at.min(self.deadline)))
     }
 
+    /// Replicas that owe an answer, and when each was asked.
+    pub fn awaited(&self) -> impl Iterator<Item = (NodeId, Moment)> {
+        self.replicas.iter().filter_map(|replica| Some((replica.node, replica.asked_at()?)))
+    }
+
     /// True once no further event can matter: drop the machine.
     pub fn is_done(&self) -> bool {
         self.decided

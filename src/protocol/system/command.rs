@@ -39,8 +39,8 @@ pub enum SystemCommand {
         #[serde(default = "by_itself")]
         joins: bool,
     },
-    /// Members take places on the ring, or give them up. Partitions begin to move; a node that gives
-    /// its place up stays a member until it is told to [retire](SystemCommand::Retire).
+    /// Members take places on the ring, or give them up. Partitions begin to move; a node that
+    /// gives its place up stays a member until it is told to [retire](SystemCommand::Retire).
     Reshape {
         /// Members that take a place.
         join: BTreeSet<NodeId>,

@@ -95,7 +95,7 @@ fn is_heard(
     };
     let is_up = |node: &&NodeId| reports.get(node).is_some_and(|report| report.up);
     let deaf: Vec<&NodeId> = owners.iter().filter(is_deaf).collect();
-    deaf.len() < read_quorum && !deaf.iter().any(|node| is_up(node))
+    deaf.len() < read_quorum && !deaf.iter().any(is_up)
 }
 
 /// The rings that partitions come from, each with the smallest read quorum among its keyspaces.

@@ -79,8 +79,8 @@ struct Older {
     engine: bool,
 }
 
-/// Taken before the engine is asked: what moves there meanwhile is seen twice, never missed. Nothing
-/// counts that is older than a table for which it is void.
+/// Taken before the engine is asked: what moves there meanwhile is seen twice, never missed.
+/// Nothing counts that is older than a table for which it is void.
 fn older(store: &Store, place: Place) -> Older {
     let tables = store.tables.read();
     let mut looked_at = Older { tables: vec![Arc::clone(&tables.active)], engine: false };

@@ -24,6 +24,9 @@ fn member() -> status::MemberStatus {
         load_per_second: 6,
         complete: true,
         agrees: false,
+        read_latency_us: 17,
+        write_latency_us: 18,
+        slow: true,
     }
 }
 
@@ -43,6 +46,9 @@ fn member_sent() -> v1::Member {
         load_per_second: 6,
         complete: true,
         agrees: false,
+        read_latency_us: 17,
+        write_latency_us: 18,
+        slow: true,
     }
 }
 

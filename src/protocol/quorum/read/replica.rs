@@ -102,6 +102,14 @@ impl Replica {
         }
     }
 
+    /// When it was asked the question that it owes an answer to.
+    pub(super) fn asked_at(&self) -> Option<Moment> {
+        match self.question {
+            Question::Open { since, .. } => Some(since),
+            _ => None,
+        }
+    }
+
     /// When it was asked the question that it is not yet slow to answer.
     pub(super) fn prompt_since(&self) -> Option<Moment> {
         match self.question {
