@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 3] = ["proto/kv.proto", "proto/admin.proto", "proto/cluster.proto"];
+const FILES: [&str; 4] =
+    ["proto/kv.proto", "proto/admin.proto", "proto/cluster.proto", "proto/rows.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -9,7 +9,7 @@ pub mod v1 {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/public.bin"));
 }
 
-/// The protocol between nodes: `cluster.proto`.
+/// The protocol between nodes: `cluster.proto` and `rows.proto`.
 pub mod cluster {
     tonic::include_proto!("coterie.cluster.v1");
 }

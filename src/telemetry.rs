@@ -23,7 +23,7 @@ pub type Reading = Gauge<u64, AtomicU64>;
 /// Labels of a finished client request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// `put`, `get`, `delete` or `transact`.
+    /// `put`, `get`, `list`, `delete` or `transact`.
     pub operation: &'static str,
     /// `ok`, or the error's code.
     pub result: &'static str,
@@ -93,6 +93,8 @@ macro_rules! metrics {
             pub put: Operation,
             /// Reads.
             pub get: Operation,
+            /// Pages of listings.
+            pub list: Operation,
             /// Writes of tombstones.
             pub delete: Operation,
             /// Writes of strong keyspaces that happen together.
@@ -114,6 +116,7 @@ macro_rules! metrics {
                 Metrics {
                     put: operation(&latencies, &requests, "put"),
                     get: operation(&latencies, &requests, "get"),
+                    list: operation(&latencies, &requests, "list"),
                     delete: operation(&latencies, &requests, "delete"),
                     transact: operation(&latencies, &requests, "transact"),
                     requests,
@@ -137,6 +140,7 @@ metrics! {
     transfer_rows: Counter, "Rows taken over of partitions that moved to this node";
     transfer_bytes: Counter, "Bytes of those rows";
     partitions_dropped: Counter, "Partitions whose rows were dropped after they had moved away";
+    listed_stale: Counter, "Stale keys found by listings and read once more";
     read_repairs: Counter, "Stale replicas found by reads and sent the newest record";
     groups: Reading, "Raft groups that this node has a replica of";
     groups_led: Reading, "Raft groups that this node leads";

@@ -178,7 +178,7 @@ impl fmt::Display for LogIndex {
 pub struct Lsn(pub u64);
 
 /// A user's key: UTF-8 at the interfaces, bytes within.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key(pub Bytes);
 
 impl Key {

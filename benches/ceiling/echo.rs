@@ -52,6 +52,22 @@ struct Echo {
 
 #[tonic::async_trait]
 impl Kv for Echo {
+    type ScanStream = futures_util::stream::Empty<Result<v1::ListResponse, Status>>;
+
+    async fn list(
+        &self,
+        _: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn scan(
+        &self,
+        _: Request<v1::ListRequest>,
+    ) -> Result<Response<Self::ScanStream>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
     async fn get(
         &self,
         request: Request<v1::GetRequest>,

@@ -1,5 +1,6 @@
 //! The gRPC data service: each call is translated, served by the node, and translated back.
 
+mod listing;
 mod strong;
 
 use std::net::SocketAddr;
@@ -193,6 +194,22 @@ impl Kv for KvService {
         };
         let results = keys.into_iter().zip(slots).map(finish).collect();
         Ok(Response::new(v1::BatchPutResponse { results }))
+    }
+
+    type ScanStream = listing::Pages;
+
+    async fn list(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
+        self.serve_list(request).await
+    }
+
+    async fn scan(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<listing::Pages>, Status> {
+        self.serve_scan(request)
     }
 
     async fn append(

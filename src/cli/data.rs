@@ -161,7 +161,7 @@ fn print_value(
 }
 
 /// A value in JSON: text as `value`; bytes that are none as `value_hex`.
-fn value_json(value: &[u8]) -> (&'static str, String) {
+pub(crate) fn value_json(value: &[u8]) -> (&'static str, String) {
     match std::str::from_utf8(value) {
         Ok(text) => ("value", text.to_owned()),
         Err(_) => ("value_hex", value.iter().map(|byte| format!("{byte:02x}")).collect()),

@@ -17,6 +17,7 @@ mod output;
 mod render;
 mod repair;
 mod reshape;
+mod scan;
 mod serve;
 mod signal;
 
@@ -82,6 +83,8 @@ enum Command {
     Put(data::PutArgs),
     /// Read a value and print it as it is.
     Get(data::GetArgs),
+    /// List the keys of a keyspace: by partition, and within one in the order of their bytes.
+    Scan(scan::ScanArgs),
     /// Add to the end of a value of a strong keyspace; an absent one counts as empty.
     Append(conditional::AppendArgs),
     /// Change a key of a strong keyspace if it is as expected (compare and set).
@@ -183,6 +186,7 @@ fn ask(client: &ClientArgs, command: Command) -> Result<(), Failure> {
         match command {
             Command::Put(args) => data::put(&cluster, args, out).await,
             Command::Get(args) => data::get(&cluster, args, out).await,
+            Command::Scan(args) => scan::scan(&cluster, args, out).await,
             Command::Append(args) => conditional::append(&cluster, args, out).await,
             Command::Cas(args) => conditional::cas(&cluster, args, out).await,
             Command::Delete(args) => data::delete(&cluster, args, out).await,

@@ -18,12 +18,16 @@ pub(crate) enum Output {
 
 /// Writes bytes to stdout; a reader that went away is no failure.
 pub(crate) fn write(bytes: &[u8]) -> Result<(), Failure> {
+    write_while_read(bytes).map(|_| ())
+}
+
+/// Writes bytes to stdout; false when the reader went away, so that no more need be made.
+pub(crate) fn write_while_read(bytes: &[u8]) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::failed(format!("cannot write to stdout: {error}")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::failed(format!("cannot write to stdout: {error}"))),
     }
 }
 

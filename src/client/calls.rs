@@ -88,6 +88,18 @@ kv_calls! {
     TransactRequest => TransactResponse by transact session;
 }
 
+impl Call for v1::ListRequest {
+    type Answer = v1::ListResponse;
+
+    async fn send(
+        channel: Channel,
+        request: Request<Self>,
+    ) -> Result<Response<Self::Answer>, Status> {
+        let client = KvClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+        { client }.list(request).await
+    }
+}
+
 admin_calls! {
     StatusRequest => StatusResponse by status;
     ListKeyspacesRequest => ListKeyspacesResponse by list_keyspaces;

@@ -10,10 +10,12 @@ use crate::client::compare_and_set::CompareAndSet;
 use crate::client::error::{ClientError, Outcome};
 use crate::client::heard::UNKNOWN_KEYSPACE;
 use crate::client::journey::{Core, Route};
+use crate::client::listing::List;
 use crate::client::read::Get;
 use crate::client::retry::Effect;
 use crate::client::transaction::Transaction;
 use crate::client::write::{Append, Delete, Put};
+use crate::proto::v1;
 use crate::protocol::system::keyspace::Mode;
 
 /// A keyspace of the cluster. Cheap to clone, and good for any number of tasks at once.
@@ -66,6 +68,11 @@ impl Keyspace {
         Get::new(self.clone(), key.into())
     }
 
+    /// Lists the keys that have a value: one page, or with [`List::pages`] all of them.
+    pub fn list(&self) -> List {
+        List::new(self.clone())
+    }
+
     /// Deletes a key. Deleting one that has no value succeeds.
     pub fn delete(&self, key: impl Into<String>) -> Delete {
         Delete::new(self.clone(), key.into())
@@ -85,6 +92,18 @@ impl Keyspace {
     /// partition: give them one tag, as in `cart:{42}:items` and `cart:{42}:total`.
     pub fn transact(&self) -> Transaction {
         Transaction::new(self.clone())
+    }
+
+    /// Asks any node for a page.
+    pub(crate) async fn list_page(
+        &self,
+        request: v1::ListRequest,
+        timeout: Option<Duration>,
+    ) -> Result<v1::ListResponse, ClientError> {
+        let deadline = self.core.deadline(timeout);
+        let sight = self.core.keyspace(&self.name, deadline).await?;
+        let route = Route { keyspace_exists: sight.is_new, ..Route::anywhere(Effect::Read) };
+        self.core.call(request, route, deadline).await
     }
 
     /// Makes a call about a key.

@@ -78,7 +78,7 @@ impl Get {
     }
 }
 
-fn wire_consistency(consistency: Option<Consistency>) -> (Kind, v1::Consistency, u64) {
+pub(crate) fn wire_consistency(consistency: Option<Consistency>) -> (Kind, v1::Consistency, u64) {
     match consistency {
         None => (Kind::Read, v1::Consistency::Unspecified, 0),
         Some(Consistency::Linearizable) => (Kind::Read, v1::Consistency::Linearizable, 0),

@@ -22,6 +22,7 @@ use crate::types::{Expiry, GroupId, Incarnation, ReplicaId, Timestamp, Version};
 mod forward;
 mod groups;
 mod heartbeats;
+mod listing;
 mod log;
 mod quorum;
 mod snapshot;
@@ -77,6 +78,8 @@ fn encode_one(message: Message, to: &mut wire::Frame) {
         Message::ScanReply(reply) => to.scan_replies.push(quorum::encode_scan_reply(reply)),
         Message::TreeAsk(ask) => to.tree_asks.push(tree::encode_ask(ask)),
         Message::TreeReply(reply) => to.tree_replies.push(tree::encode_reply(reply)),
+        Message::List(list) => to.lists.push(listing::encode(list)),
+        Message::ListReply(reply) => to.list_replies.push(listing::encode_reply(reply)),
         Message::Group(message) => groups::encode(message, to),
         Message::Forward(forward) => to.forwards.push(forward::encode(forward)),
         Message::ForwardReply(reply) => to.forward_replies.push(forward::encode_reply(reply)),
@@ -104,12 +107,14 @@ pub(crate) fn decode(frame: wire::Frame) -> Result<Vec<Message>, ConversionError
     append(to, frame.read_replies, quorum::decode_read_reply)?;
     append(to, frame.scan_replies, quorum::decode_scan_reply)?;
     append(to, frame.tree_replies, tree::decode_reply)?;
+    append(to, frame.list_replies, listing::decode_reply)?;
     append(to, frame.forward_replies, forward::decode_reply)?;
     append(to, frame.snapshot_replies, snapshot::decode_reply)?;
     append(to, frame.group_messages, groups::decode)?;
     append(to, frame.reads, |read| Ok(quorum::decode_read(read)))?;
     append(to, frame.writes, quorum::decode_write)?;
     append(to, frame.forwards, forward::decode)?;
+    append(to, frame.lists, listing::decode)?;
     append(to, frame.scans, quorum::decode_scan)?;
     append(to, frame.snapshots, snapshot::decode)?;
     append(to, frame.tree_asks, tree::decode_ask)?;

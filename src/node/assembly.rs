@@ -26,6 +26,7 @@ use crate::node::groups::driver::Driver;
 use crate::node::hinted_handoff::HintedHandoff;
 use crate::node::joining::Joining;
 use crate::node::launch::StartError;
+use crate::node::lists::Lists;
 use crate::node::local::{Local, Parts};
 use crate::node::members::{MemberSeams, Members};
 use crate::node::pages::Pages;
@@ -193,6 +194,7 @@ impl Node {
         let (anti_entropy, answering) = self.anti_entropy(&transport, &gate);
         let moves = self.moves((&transport, &topology), &members, &groups, (&pages, &handoff));
         let scans = self.scans(&transport, &topology);
+        let lists = Arc::new(self.lists(&gate, &transport));
         self.dispatcher.connect(Recipients {
             transport: Arc::clone(&transport),
             topology: Arc::clone(&topology),
@@ -206,6 +208,7 @@ impl Node {
             members: Arc::clone(&members),
             scans,
             pages,
+            lists: Arc::clone(&lists),
             refill: Arc::clone(&refill),
             transfers: Arc::clone(&moves.transfers),
             groups: Arc::clone(&groups.gateway),
@@ -219,6 +222,7 @@ impl Node {
             topology,
             members,
             coordinator,
+            lists,
             handoff,
             refill,
             anti_entropy: Arc::new(anti_entropy),
@@ -294,6 +298,11 @@ impl Node {
             reads: Pending::new(local.env.random()),
             lingering: Mutex::default(),
         })
+    }
+
+    fn lists(&self, gate: &Arc<Gate>, transport: &Arc<dyn Transport>) -> Lists {
+        let (env, tasks) = (Arc::clone(&self.local.env), Arc::clone(&self.tasks));
+        Lists::new(env, Arc::clone(gate), Arc::clone(transport), tasks)
     }
 
     fn refill(

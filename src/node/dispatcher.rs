@@ -12,6 +12,7 @@ use crate::node::groups::client::GroupClient;
 use crate::node::groups::gateway::Gateway;
 use crate::node::groups::inbox::Event;
 use crate::node::hinted_handoff::HintedHandoff;
+use crate::node::lists::Lists;
 use crate::node::members::Members;
 use crate::node::pages::Pages;
 use crate::node::refill::Refill;
@@ -40,6 +41,7 @@ pub(crate) struct Recipients {
     pub(crate) pages: Arc<Pages>,
     pub(crate) answering: Answering,
     pub(crate) errands: Arc<Errands>,
+    pub(crate) lists: Arc<Lists>,
     pub(crate) refill: Arc<Refill>,
     pub(crate) transfers: Arc<Transfers>,
     pub(crate) groups: Arc<Gateway>,
@@ -99,6 +101,7 @@ impl Inbox for Dispatcher {
         recipients.handoff.on_disconnected(peer);
         recipients.pages.on_disconnected(peer);
         recipients.errands.on_disconnected(peer);
+        recipients.lists.on_disconnected(peer);
     }
 }
 
@@ -137,6 +140,8 @@ impl Recipients {
             }
             Message::Scan(scan) => self.scans.serve(from, scan),
             Message::ScanReply(reply) => self.pages.on_page(from, reply),
+            Message::List(list) => self.lists.serve(from, list),
+            Message::ListReply(reply) => self.lists.on_reply(from, reply),
             Message::Group(message) => self.groups.push(Event::Message(from, message)),
             Message::Forward(forward) => self.on_forward(from, forward),
             Message::ForwardReply(reply) => self.group_client.on_reply(from, reply),

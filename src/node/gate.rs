@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::node::committer::ReplyTo;
 use crate::node::replica::Replica;
 use crate::node::topology::{Admission, Topology, TopologyCell};
-use crate::protocol::message::{Class, Found, Refusal, Want};
+use crate::protocol::message::{Class, Found, List, Refusal, Want};
 use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Row};
 
 /// Why a request was not served.
@@ -60,6 +60,21 @@ impl Gate {
         let admitted = |it: &Topology| it.admits_read(self.own, keyspace, partition, epoch);
         judge(self.topology.with(admitted))?;
         self.replica.read(keyspace, partition, key, want).map_err(Turned::Away)
+    }
+}
+
+impl Gate {
+    /// Whether this node answers for the rows that are to be listed, and has them all.
+    pub(crate) fn admits_list(&self, list: &List) -> Result<(), Turned> {
+        let List { keyspace, partition, epoch, .. } = *list;
+        self.topology.with(|topology| {
+            topology.check_keyspace(keyspace).map_err(Turned::Away)?;
+            judge(topology.admits_read(self.own, keyspace, partition, epoch))
+        })?;
+        match self.replica.is_complete() {
+            true => Ok(()),
+            false => Err(Turned::Away(Refusal::NotServing)),
+        }
     }
 }
 

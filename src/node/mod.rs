@@ -19,6 +19,8 @@ mod identity_keeper;
 mod joining;
 mod keyspace_limits;
 pub mod launch;
+pub mod listing;
+mod lists;
 pub mod local;
 mod members;
 mod pages;

@@ -12,7 +12,9 @@ use crate::node::env::Env;
 use crate::node::health::Health;
 use crate::protocol::merkle::{BRANCHES, Buckets};
 use crate::protocol::message::tree::{Answer, Question};
-use crate::protocol::message::{Class, Found, Holding, Refusal, Scan, ScanPage, Want};
+use crate::protocol::message::{
+    Class, Found, Holding, List, ListPage, Refusal, Scan, ScanPage, Want,
+};
 use crate::storage::store::{Pass, Store, StoreError};
 use crate::telemetry::Metrics;
 use crate::types::{Key, KeyspaceId, PartitionId, Row};
@@ -115,7 +117,7 @@ impl Replica {
         self.check_keyspace(keyspace)?;
         if let Question::Rows { buckets, after } = question {
             let buckets: Buckets = buckets.iter().copied().collect();
-            let list = self.store.list(keyspace, partition, &buckets, after.clone());
+            let list = self.store.rows_of(keyspace, partition, &buckets, after.clone());
             return list.map(Answer::Rows).map_err(|error| self.refuse(&error));
         }
         let hashed = self.store.hashed(keyspace, partition, pass);
@@ -134,6 +136,14 @@ impl Replica {
             }
             Question::Root | Question::Rows { .. } => vec![tree.root()],
         }))
+    }
+
+    /// One page of what a client wants listed of a partition. May block on the disk.
+    pub(crate) fn list(&self, list: &List) -> Result<ListPage, Refusal> {
+        self.check_keyspace(list.keyspace)?;
+        self.store
+            .list(list.keyspace, list.partition, &list.range)
+            .map_err(|error| self.refuse(&error))
     }
 
     /// A keyspace that this node has not heard of has no rows here yet, and gets none: its

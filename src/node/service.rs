@@ -1,7 +1,7 @@
 //! A running node, as the interfaces see it.
 
 use std::iter::once;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::node::groups::system::DECISION_TIMEOUT;
 use crate::node::hinted_handoff::HintedHandoff;
 use crate::node::identity_keeper::IdentityKeeper;
 use crate::node::keyspace_limits::{cost_of, cost_of_steps, sent_bytes};
+use crate::node::lists::Lists;
 use crate::node::local::Local;
 use crate::node::members::{MemberError, Members};
 use crate::node::refill::Refill;
@@ -35,7 +36,6 @@ use crate::protocol::group::command::Action;
 use crate::protocol::membership::MemberSet;
 use crate::protocol::ring::Ring;
 use crate::protocol::system::keyspace::{Keyspace, Mode};
-use crate::protocol::system::state::Standing;
 use crate::protocol::system::{SystemCommand, SystemReply, SystemState};
 use crate::telemetry::{Metrics, Operation};
 use crate::types::{GroupId, Key, KeyspaceId, Moment, NodeId, Row};
@@ -62,6 +62,7 @@ pub(crate) struct Attached {
     pub(crate) topology: Arc<TopologyCell>,
     pub(crate) members: Arc<Members>,
     pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) lists: Arc<Lists>,
     pub(crate) handoff: Arc<HintedHandoff>,
     pub(crate) refill: Arc<Refill>,
     pub(crate) anti_entropy: Arc<AntiEntropy>,
@@ -405,7 +406,7 @@ impl Node {
         }
     }
 
-    fn strong<'a>(
+    pub(crate) fn strong<'a>(
         &'a self,
         attached: &'a Attached,
         ring: &'a Ring,
@@ -460,28 +461,7 @@ impl Node {
             .then(|| format!("{reached} of the {needed} nodes of a quorum are connected"))
     }
 
-    /// A node that has just joined is ready once its place on the ring is filled, so that it is not
-    /// sent more work than it can share. It is asked only until that is so for the first time.
-    fn waits_for_partitions(&self, attached: &Attached) -> Option<String> {
-        let Some(state) = attached.groups.gateway.system() else {
-            return Some("the system group has not told it where partitions lie".to_owned());
-        };
-        let own = self.identity().node_id();
-        let known = state.members().get(&own);
-        if known.is_none() && attached.joins.load(Ordering::Relaxed) {
-            return Some("it asks to become a member".to_owned());
-        }
-        let takes_place = known.is_some_and(|own| own.standing == Standing::Active);
-        let waits = takes_place && !state.placing().is_settled();
-        if waits && attached.joins.load(Ordering::Relaxed) {
-            let left = state.placing().unsettled(state.partitions());
-            return Some(format!("{left} partitions are on their way to where they are to lie"));
-        }
-        attached.joins.store(false, Ordering::Relaxed);
-        None
-    }
-
-    fn finish<T>(
+    pub(crate) fn finish<T>(
         &self,
         operation: &Operation,
         began: Moment,

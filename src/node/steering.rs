@@ -1,6 +1,7 @@
 //! What operators ask of the ring: plans, changes, and how far these are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
@@ -166,6 +167,27 @@ impl Node {
             };
         }
         Ok(epoch)
+    }
+
+    /// A node that has just joined is ready once its place on the ring is filled, so that it is not
+    /// sent more work than it can share. It is asked only until that is so for the first time.
+    pub(crate) fn waits_for_partitions(&self, attached: &Attached) -> Option<String> {
+        let Some(state) = attached.groups.gateway.system() else {
+            return Some("the system group has not told it where partitions lie".to_owned());
+        };
+        let own = self.identity().node_id();
+        let known = state.members().get(&own);
+        if known.is_none() && attached.joins.load(Ordering::Relaxed) {
+            return Some("it asks to become a member".to_owned());
+        }
+        let takes_place = known.is_some_and(|own| own.standing == Standing::Active);
+        let waits = takes_place && !state.placing().is_settled();
+        if waits && attached.joins.load(Ordering::Relaxed) {
+            let left = state.placing().unsettled(state.partitions());
+            return Some(format!("{left} partitions are on their way to where they are to lie"));
+        }
+        attached.joins.store(false, Ordering::Relaxed);
+        None
     }
 
     /// How far the partitions are on their way, as far as this node has heard.

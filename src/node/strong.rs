@@ -1,6 +1,8 @@
 //! Requests of strong keyspaces: from keys to a command, through the partition's group, and back to
 //! a receipt.
 
+mod list;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

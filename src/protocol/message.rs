@@ -10,10 +10,12 @@ use crate::types::NodeId;
 use crate::types::{Epoch, Key, KeyspaceId, PartitionId, Record, Row, Version};
 
 mod group;
+mod list;
 pub mod snapshot;
 pub mod tree;
 
 pub use self::group::{Ask, Forward, ForwardRefusal, ForwardReply, GroupMessage, Told};
+pub use self::list::{List, ListPage, ListRange, ListReply};
 pub use self::snapshot::{SnapshotChunk, SnapshotRefusal, SnapshotReply};
 use self::tree::{TreeAsk, TreeReply};
 
@@ -72,6 +74,10 @@ pub enum Message {
     TreeAsk(TreeAsk),
     /// What it says.
     TreeReply(TreeReply),
+    /// List rows of a partition for a client; answered by `ListReply`.
+    List(List),
+    /// One page of what a client wants listed.
+    ListReply(ListReply),
     /// One replica of a Raft group to another.
     Group(GroupMessage),
     /// A client's request of a group; answered by `ForwardReply`.

@@ -14,6 +14,7 @@ pub mod group;
 pub mod hints;
 pub mod hot_keys;
 pub mod latency;
+pub mod listing;
 pub mod membership;
 pub mod merkle;
 pub mod message;

@@ -40,6 +40,8 @@ pub enum Planted {
     RepairsBackwards,
     /// An exchange overlooks rows that one of the replicas lacks altogether.
     AbsentRowsOverlooked,
+    /// A listing goes on behind the key that the first of its replicas has come to, not the last.
+    ListedBeyondComplete,
 }
 
 #[cfg(any(test, feature = "planted"))]

@@ -31,6 +31,7 @@
 //!   accepted is for the replica to say.
 
 mod feed;
+mod list;
 mod scan;
 mod trees;
 mod watermark;
@@ -46,8 +47,8 @@ use self::feed::Feeding;
 pub use self::trees::{Hashed, Pass};
 use self::trees::{Marks, Trees};
 use crate::protocol::merkle::Buckets;
-use crate::protocol::message::ScanPage;
 use crate::protocol::message::tree::RowList;
+use crate::protocol::message::{ListPage, ListRange, ScanPage};
 use crate::protocol::version::lww::supersedes;
 use crate::storage::engine::{Engine, EngineError, EngineStats};
 use crate::storage::memtable::Memtable;
@@ -240,7 +241,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Engine`].
-    pub fn list(
+    pub fn rows_of(
         &self,
         keyspace: KeyspaceId,
         partition: PartitionId,
@@ -248,6 +249,19 @@ impl Store {
         after: Option<Key>,
     ) -> Result<RowList, StoreError> {
         trees::list(self, (keyspace, partition), buckets, after)
+    }
+
+    /// One page of what is to be listed of a partition, in key order, deleted rows included.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`]; [`StoreError::Corrupt`] when a row of the range is damaged.
+    pub fn list(
+        &self,
+        keyspace: KeyspaceId,
+        partition: PartitionId,
+        range: &ListRange,
+    ) -> Result<ListPage, StoreError> {
+        list::page(self, (keyspace, partition), range)
     }
 
     /// Freezes the active table, if nothing is frozen and it covers anything; true if it did.

@@ -15,6 +15,7 @@ mod http_keys;
 mod introspection;
 mod keyspaces;
 mod leaders;
+mod listing;
 mod membership;
 mod overload;
 mod repair;

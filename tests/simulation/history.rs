@@ -9,6 +9,7 @@ use coterie::types::{Key, NodeId, Record, Version};
 use parking_lot::Mutex;
 
 use crate::invariants::Violation;
+use crate::listing::Listed;
 use crate::machine::Wall;
 use crate::strong::StrongEvidence;
 
@@ -123,6 +124,7 @@ pub(crate) struct History {
 struct Recorded {
     place: u64,
     operations: Vec<Operation>,
+    listings: Vec<Listed>,
 }
 
 /// Names an operation of a history.
@@ -169,6 +171,22 @@ impl History {
         operation.walls.1 = wall;
     }
 
+    /// The next place.
+    pub(crate) fn place(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.place += 1;
+        state.place
+    }
+
+    /// Records a listing that came to its end.
+    pub(crate) fn listed(&self, listed: Listed) {
+        self.state.lock().listings.push(listed);
+    }
+
+    pub(crate) fn listings(&self) -> Vec<Listed> {
+        self.state.lock().listings.clone()
+    }
+
     pub(crate) fn operations(&self) -> Vec<Operation> {
         self.state.lock().operations.clone()
     }
@@ -182,6 +200,8 @@ pub(crate) type Held = Vec<(usize, Option<Record>)>;
 pub(crate) struct Evidence {
     /// All operations, in the order of their invocation.
     pub(crate) operations: Vec<Operation>,
+    /// Listings that came to their end.
+    pub(crate) listings: Vec<Listed>,
     /// Nodes of the cluster.
     pub(crate) machines: u32,
     /// Their ids, by machine.

@@ -23,6 +23,7 @@ mod invariants;
 mod keyspaces;
 #[path = "../linearizability/mod.rs"]
 mod linearizability;
+mod listing;
 mod machine;
 mod mending;
 mod network;
@@ -138,6 +139,13 @@ fn every_bug_planted_under_strong_keyspaces_is_caught() {
 fn every_bug_planted_under_a_ring_that_changes_is_caught() {
     for (bug, expected) in planted::IN_RING {
         catch(bug, expected, |seed| Setup { ring: Some(bug), ..of_ring(seed) });
+    }
+}
+
+#[test]
+fn every_bug_planted_under_listings_is_caught() {
+    for (bug, expected) in planted::IN_LISTINGS {
+        catch(bug, expected, |seed| Setup { kind: Kind::Quorum, ring: Some(bug), ..strong(seed) });
     }
 }
 

@@ -191,6 +191,10 @@ pub(crate) const IN_RING: [(RingPlanted, &[&str]); 6] = [
     (RingPlanted::DroppedWhileMoving, ROWS),
 ];
 
+/// Bugs of listings, each with the invariants of which at least one must fail.
+pub(crate) const IN_LISTINGS: [(RingPlanted, &[&str]); 1] =
+    [(RingPlanted::ListedBeyondComplete, &[invariants::listings_are_whole::NAME])];
+
 fn acknowledge(write: &Write) -> Message {
     Message::WriteReply(WriteReply { request: write.request, outcome: Ok(()) })
 }

@@ -17,13 +17,13 @@ use crate::dice::Dice;
 use crate::faults::{self, Planned};
 use crate::history::{Action, Answer, Evidence, Held, History};
 use crate::invariants::{self, Violation};
-use crate::keyspaces;
 use crate::planted::Planted;
 use crate::scenario::{Scenario, StrongPart};
 use crate::strong::history::StrongHistory;
 use crate::strong::{self, Crew, StrongEvidence};
 use crate::trace::{Counts, Trace};
 use crate::workload::{self, Client, Request, Workload};
+use crate::{keyspaces, listing};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -152,7 +152,8 @@ pub(crate) fn virtually<T>(future: impl Future<Output = T>) -> T {
 
 async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let dice = Dice::new(setup.seed);
-    let Scenario { shape, workload, plan, strong } = Scenario::draw(setup.kind, &dice);
+    let Scenario { shape, mut workload, plan, strong } = Scenario::draw(setup.kind, &dice);
+    let lists = setup.kind != Kind::Strong && listing::prepare(&mut workload, &dice);
     let repeats = plan.iter().any(|planned| planned.fault.repeats_messages());
     let cluster = Cluster::new(trace, shape, &dice);
     cluster.note(format_args!("seed {} {shape:?} {workload:?} {strong:?}", setup.seed));
@@ -172,7 +173,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let history = Arc::new(History::default());
     let crew =
         Crew { history: Arc::new(StrongHistory::default()), watch: cluster.steps.watch.clone() };
-    let work = Work { history: &history, workload, crew: &crew, strong };
+    let work = Work { history: &history, workload, crew: &crew, strong, lists };
     let watching = safety_phase(&cluster, work, plan, &dice).await;
     let hints_left = heal(&cluster).await;
     let unread = converge(&cluster, &workload::keys(&workload)).await;
@@ -187,6 +188,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     evidence.steps = cluster.steps.violations();
     evidence.hints_left = hints_left;
     evidence.operations = history.operations();
+    evidence.listings = history.listings();
     evidence.messages_repeated = repeats;
     evidence.failed_starts.extend(cluster.failed_starts());
     evidence
@@ -240,6 +242,8 @@ struct Work<'a> {
     workload: Workload,
     crew: &'a Crew,
     strong: Option<StrongPart>,
+    /// Whether a client lists the default keyspace.
+    lists: bool,
 }
 
 /// Returns whoever goes on watching the groups; it stops when that is dropped.
@@ -255,6 +259,9 @@ async fn safety_phase(
         let (cluster, history) = (cluster.clone(), work.history.clone());
         let dice = dice.fork(&format!("client {number}"));
         tasks.spawn(Client { number, cluster, history, dice, workload: work.workload }.run());
+    }
+    if work.lists {
+        tasks.spawn(listing::run(cluster.clone(), work.history.clone(), dice, work.workload));
     }
     let mut watching = tokio::task::JoinSet::new();
     if let Some(StrongPart { workload, looks_every }) = work.strong {

@@ -50,7 +50,7 @@ impl Asked {
         let place = path::place(parts.uri.path())?;
         let options = query::options(operation, &parts.uri, node.limits())?;
         let options = match operation {
-            Operation::Read => condition::of_read(&parts.headers, options)?,
+            Operation::Read | Operation::List => condition::of_read(&parts.headers, options)?,
             Operation::Put | Operation::Write | Operation::Append => {
                 condition::of_write(&parts.headers, options)?
             }

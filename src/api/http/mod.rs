@@ -6,6 +6,7 @@
 mod body;
 mod condition;
 mod kv;
+mod listing;
 mod operator;
 mod path;
 mod query;
@@ -34,6 +35,8 @@ PUT, GET, HEAD, DELETE  /kv/{key}   a key: all that follows /kv/, percent-decode
     GET answers JSON, or raw bytes with Accept: application/octet-stream
     parameters: level=one|quorum|all, r (reads), w, sloppy, context (writes), timeout=500ms
 PUT, GET, HEAD, DELETE  /v1/{keyspace}/{key}   the same in any keyspace
+GET  /v1/{keyspace}   {\"rows\":[...],\"cursor\":...}: a page of its keys, by partition and key
+    parameters: prefix, limit (1 to 1000), cursor (of the page before), keys_only, and a GET's
 Keyspaces of mode strong take besides:
     POST /v1/{keyspace}/{key}?op=append   adds to the end of a value; its body is as a PUT's
     POST /v1/{keyspace}   {\"steps\":[{\"key\":\"k\",\"put\":\"v\"}, ...]}, together or not at all;

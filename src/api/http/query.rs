@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use axum::extract::Query;
 use axum::http::Uri;
+use bytes::Bytes;
 
 use crate::api::convert::{self, invalid, strong};
 use crate::config::{Limits, units};
+use crate::node::listing::ListRequest;
 use crate::node::request::{RequestError, RequestOptions};
 use crate::proto::v1;
+use crate::protocol::listing::LIST_ROWS_MAX;
 
 /// What a request does; each has its own parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +27,12 @@ pub(crate) enum Operation {
     Write,
     /// POST to a key, which says by `op` what is to be done.
     Append,
+    /// GET of a keyspace.
+    List,
 }
+
+/// What a listing takes that a read of a key does not.
+const LISTING: [&str; 4] = ["prefix", "limit", "cursor", "keys_only"];
 
 const APPEND: &str = "append";
 
@@ -34,6 +42,17 @@ impl Operation {
             Operation::Read => &["r", "level", "timeout", "consistency", "max_staleness"],
             Operation::Put => &["w", "level", "timeout", "sloppy", "context", "ttl"],
             Operation::Write => &["w", "level", "timeout", "sloppy", "context"],
+            Operation::List => &[
+                "prefix",
+                "limit",
+                "cursor",
+                "keys_only",
+                "r",
+                "level",
+                "timeout",
+                "consistency",
+                "max_staleness",
+            ],
             Operation::Append => &["op", "w", "level", "timeout", "sloppy", "context"],
         }
     }
@@ -43,6 +62,7 @@ impl Operation {
             Operation::Read => "a read",
             Operation::Put => "a PUT",
             Operation::Write => "a write",
+            Operation::List => "a listing",
             Operation::Append => "a POST to a key",
         };
         format!("{who} takes {}", self.parameters().join(", "))
@@ -75,6 +95,30 @@ pub(crate) fn options(
         return Err(invalid("op", "is absent; a POST to a key takes op=append"));
     }
     asked.into_options()
+}
+
+/// What a query wants listed; [`options`] has judged the names.
+///
+/// # Errors
+/// [`RequestError::Invalid`] for a limit that is no number, or `keys_only` that is no truth value.
+pub(crate) fn listing(uri: &Uri) -> Result<ListRequest, RequestError> {
+    let mut asked = ListRequest::default();
+    for (name, value) in pairs(uri)? {
+        match name.as_str() {
+            "prefix" => asked.prefix = Bytes::from(value),
+            "limit" => {
+                let limit =
+                    value.parse().ok().filter(|_| value.bytes().all(|b| b.is_ascii_digit()));
+                let problem =
+                    || format!("{value:?} is not a number of rows; use 1 to {LIST_ROWS_MAX}");
+                asked.limit = Some(limit.ok_or_else(|| invalid("limit", problem()))?);
+            }
+            "cursor" => asked.cursor = Some(value),
+            "keys_only" => asked.keys_only = truth("keys_only", &value)?,
+            _ => {}
+        }
+    }
+    Ok(asked)
 }
 
 /// The one parameter `key` of `/ring`.
@@ -122,6 +166,8 @@ impl Asked {
             "sloppy" => options.sloppy = Some(truth(name, value)?),
             "consistency" => self.promise = promise(value)?,
             "max_staleness" => self.max_staleness = Some(duration(name, value)?),
+            // Read by `listing`.
+            name if LISTING.contains(&name) => {}
             "op" if value == APPEND => {}
             "op" => return Err(invalid(name, format!("{value:?} is unknown; use {APPEND}"))),
             _ => options.context = Some(convert::context(value)?),

@@ -1,4 +1,4 @@
-//! `POST /v1/{keyspace}`: several steps of one strong keyspace, together or not at all.
+//! `/v1/{keyspace}`: POST of several steps of one strong keyspace, together or not at all.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::api::batch;
 use crate::api::convert::{invalid, strong};
 use crate::api::http::query::{self, Operation};
 use crate::api::http::reply::{self, HttpError};
-use crate::api::http::{body, condition, kv, path};
+use crate::api::http::{body, condition, kv, listing, path};
 use crate::node::request::{RequestError, RequestOptions, Transaction};
 use crate::node::service::Node;
 use crate::proto::v1;
@@ -25,13 +25,15 @@ use crate::proto::v1::step::Action;
 const RIGHT: &str =
     r#"send {"steps":[{"key":"k","put":"v"}]}; a step has one of put, append, delete and check"#;
 
-/// Serves one transaction.
+/// Serves one transaction, or one page of what the keyspace has.
 pub(crate) async fn serve(State(node): State<Arc<Node>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    if parts.method != Method::POST {
-        return reply::method_not_allowed(&parts.method, "POST");
-    }
-    transact(&node, &parts, body).await.unwrap_or_else(IntoResponse::into_response)
+    let served = match parts.method {
+        Method::GET | Method::HEAD => listing::list(&node, &parts).await,
+        Method::POST => transact(&node, &parts, body).await,
+        _ => return reply::method_not_allowed(&parts.method, "GET, HEAD, POST"),
+    };
+    served.unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn transact(node: &Node, parts: &Parts, body: Body) -> Result<Response, HttpError> {

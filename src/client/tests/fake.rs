@@ -2,6 +2,8 @@
 //!
 //! They share one store. It executes writes as the groups of a cluster do: under a session once.
 
+mod admin;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::client::heard::LEADER_TRAILER;
 use crate::proto::v1;
-use crate::proto::v1::admin_server::{Admin, AdminServer};
+use crate::proto::v1::admin_server::AdminServer;
 use crate::proto::v1::kv_server::{Kv, KvServer};
 use crate::protocol::group::sessions::WINDOW;
 
@@ -274,17 +276,24 @@ impl Store {
     }
 }
 
-fn keyspaces() -> Vec<v1::Keyspace> {
-    let named = |name: &str, mode: &str| v1::Keyspace {
-        name: name.to_owned(),
-        mode: mode.to_owned(),
-        ..Default::default()
-    };
-    vec![named("strong", "strong"), named("default", "quorum")]
-}
-
 #[tonic::async_trait]
 impl Kv for Node {
+    type ScanStream = futures_util::stream::Empty<Result<v1::ListResponse, Status>>;
+
+    async fn list(
+        &self,
+        _: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn scan(
+        &self,
+        _: Request<v1::ListRequest>,
+    ) -> Result<Response<Self::ScanStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn put(
         &self,
         request: Request<v1::PutRequest>,
@@ -387,113 +396,6 @@ impl Kv for Node {
         &self,
         _: Request<v1::BatchPutRequest>,
     ) -> Result<Response<v1::BatchPutResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-}
-
-#[tonic::async_trait]
-impl Admin for Node {
-    async fn status(
-        &self,
-        _: Request<v1::StatusRequest>,
-    ) -> Result<Response<v1::StatusResponse>, Status> {
-        let addresses = self.store.lock().addresses.clone();
-        let member = |(number, address)| v1::Member {
-            node_id: format!("{number:016x}"),
-            client_address: address,
-            ..Default::default()
-        };
-        Ok(Response::new(v1::StatusResponse {
-            node_id: format!("{:016x}", self.number),
-            members: addresses.into_iter().enumerate().map(member).collect(),
-            ring: Some(v1::RingSummary { partitions: 256, ..Default::default() }),
-            ..Default::default()
-        }))
-    }
-
-    async fn list_keyspaces(
-        &self,
-        _: Request<v1::ListKeyspacesRequest>,
-    ) -> Result<Response<v1::ListKeyspacesResponse>, Status> {
-        Ok(Response::new(v1::ListKeyspacesResponse { keyspaces: keyspaces() }))
-    }
-
-    async fn create_keyspace(
-        &self,
-        request: Request<v1::CreateKeyspaceRequest>,
-    ) -> Result<Response<v1::KeyspaceResponse>, Status> {
-        let v1::CreateKeyspaceRequest { name, mode, .. } = request.into_inner();
-        let keyspace = Some(v1::Keyspace { name, mode, ..Default::default() });
-        Ok(Response::new(v1::KeyspaceResponse { keyspace }))
-    }
-
-    async fn ring(
-        &self,
-        _: Request<v1::RingRequest>,
-    ) -> Result<Response<v1::RingResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-
-    async fn owners(
-        &self,
-        _: Request<v1::OwnersRequest>,
-    ) -> Result<Response<v1::OwnersResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-
-    async fn plan_ring(
-        &self,
-        _: Request<v1::RingChange>,
-    ) -> Result<Response<v1::RingPlan>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-
-    async fn change_ring(
-        &self,
-        _: Request<v1::RingChange>,
-    ) -> Result<Response<v1::ChangeRingResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-
-    async fn repair(
-        &self,
-        _: Request<v1::RepairRequest>,
-    ) -> Result<Response<v1::RepairResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-
-    async fn transfers(
-        &self,
-        _: Request<v1::TransfersRequest>,
-    ) -> Result<Response<v1::TransfersResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-
-    async fn alter_keyspace(
-        &self,
-        _: Request<v1::AlterKeyspaceRequest>,
-    ) -> Result<Response<v1::KeyspaceResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-
-    async fn drop_keyspace(
-        &self,
-        _: Request<v1::DropKeyspaceRequest>,
-    ) -> Result<Response<v1::DropKeyspaceResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-
-    async fn groups(
-        &self,
-        _: Request<v1::GroupsRequest>,
-    ) -> Result<Response<v1::GroupsResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-
-    async fn transfer_leader(
-        &self,
-        _: Request<v1::TransferLeaderRequest>,
-    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
         Err(Status::unimplemented("no test asks for it"))
     }
 }

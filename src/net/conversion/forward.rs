@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::net::conversion::{
     ConversionError, decode_duration, decode_expiry, decode_group, decode_version, encode_duration,
-    encode_expiry, encode_group, encode_version, required, unknown,
+    encode_expiry, encode_group, encode_version, listing, required, unknown,
 };
 use crate::proto::cluster as wire;
 use crate::proto::cluster::forward_reply::Outcome;
@@ -45,6 +45,15 @@ fn encode_ask(ask: Ask) -> wire::forward::Ask {
                 max_staleness_us,
             })
         }
+        Ask::List { keyspace, range, consistency } => {
+            let (kind, max_staleness_us) = encode_consistency(consistency);
+            wire::forward::Ask::List(wire::GroupList {
+                keyspace: keyspace.0,
+                range: Some(listing::encode_range(*range)),
+                consistency: i32::from(kind),
+                max_staleness_us,
+            })
+        }
     }
 }
 
@@ -53,8 +62,13 @@ fn decode_ask(ask: wire::forward::Ask) -> Result<Ask, ConversionError> {
         wire::forward::Ask::Propose(command) => Ask::Propose(Bytes::copy_from_slice(&command)),
         wire::forward::Ask::Read(read) => Ask::Read {
             keyspace: KeyspaceId(read.keyspace),
-            consistency: decode_consistency(&read)?,
+            consistency: decode_consistency(read.consistency, read.max_staleness_us)?,
             key: Key(read.key),
+        },
+        wire::forward::Ask::List(list) => Ask::List {
+            keyspace: KeyspaceId(list.keyspace),
+            range: Box::new(listing::decode_range(required(list.range, "GroupList.range")?)),
+            consistency: decode_consistency(list.consistency, list.max_staleness_us)?,
         },
     })
 }
@@ -69,15 +83,14 @@ fn encode_consistency(consistency: Consistency) -> (wire::Consistency, u64) {
     }
 }
 
-fn decode_consistency(read: &wire::GroupRead) -> Result<Consistency, ConversionError> {
+fn decode_consistency(value: i32, max_staleness_us: u64) -> Result<Consistency, ConversionError> {
     const FIELD: &str = "GroupRead.consistency";
-    let value = read.consistency;
     Ok(match wire::Consistency::try_from(value).map_err(|_| unknown(FIELD, value))? {
         wire::Consistency::Unspecified => return Err(ConversionError::Missing { field: FIELD }),
         wire::Consistency::Linearizable => Consistency::Linearizable,
         wire::Consistency::Lease => Consistency::Lease,
         wire::Consistency::Stale => {
-            Consistency::Stale { max_staleness: decode_duration(read.max_staleness_us) }
+            Consistency::Stale { max_staleness: decode_duration(max_staleness_us) }
         }
     })
 }
@@ -89,6 +102,7 @@ pub(super) fn encode_reply(reply: ForwardReply) -> wire::ForwardReply {
             let record = record.map(encode_record);
             Outcome::Read(wire::GroupReadReply { record, applied: applied.0 })
         }
+        Ok(Told::Listed(page)) => Outcome::Listed(listing::encode_page(page)),
         Err(refusal) => Outcome::Refused(encode_refusal(refusal)),
     };
     wire::ForwardReply { request: reply.request.0, outcome: Some(outcome) }
@@ -101,6 +115,7 @@ pub(super) fn decode_reply(reply: wire::ForwardReply) -> Result<Message, Convers
             let record = record.map(decode_record).transpose()?;
             Ok(Told::Read { record, applied: LogIndex(applied) })
         }
+        Outcome::Listed(page) => Ok(Told::Listed(listing::decode_page(page)?)),
         Outcome::Refused(refused) => Err(decode_refusal(&refused)?),
     };
     Ok(Message::ForwardReply(ForwardReply { request: RequestId(reply.request), outcome }))

@@ -199,7 +199,7 @@ pub(super) fn encode_scan_reply(reply: ScanReply) -> wire::ScanReply {
     to
 }
 
-fn encode_row((key, record): (Key, Record)) -> wire::Row {
+pub(super) fn encode_row((key, record): (Key, Record)) -> wire::Row {
     let version = encode_version(record.version);
     let expires_at_ms = encode_expiry(record.expires_at);
     wire::Row { key: key.0, version, value: record.value, expires_at_ms }
@@ -217,7 +217,7 @@ pub(super) fn decode_scan_reply(reply: wire::ScanReply) -> Result<Message, Conve
     Ok(Message::ScanReply(ScanReply { request, outcome, complete }))
 }
 
-fn decode_row(row: wire::Row) -> Result<(Key, Record), ConversionError> {
+pub(super) fn decode_row(row: wire::Row) -> Result<(Key, Record), ConversionError> {
     let version = decode_version(row.version, "Row.version")?;
     let record = Record::new(version, row.value).expiring(decode_expiry(row.expires_at_ms));
     Ok((Key(row.key), record))

@@ -13,6 +13,7 @@ use crate::protocol::raft::message::Body;
 use crate::types::{Epoch, Expiry, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 mod groups;
+mod listing;
 mod tree;
 
 fn bytes() -> impl Strategy<Value = Bytes> {
@@ -127,6 +128,8 @@ fn message() -> impl Strategy<Value = Message> {
         read_reply(),
         scan(),
         scan_reply(),
+        listing::list(),
+        listing::list_reply(),
         groups::group(),
         groups::forward(),
         groups::forward_reply(),

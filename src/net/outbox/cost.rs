@@ -2,7 +2,9 @@
 //! cheaper than encoding it.
 
 use crate::protocol::message::tree::{Answer, Question};
-use crate::protocol::message::{Ask, ForwardReply, Holding, Message, ReadReply, ScanReply, Told};
+use crate::protocol::message::{
+    Ask, ForwardReply, Holding, ListPage, ListRange, Message, ReadReply, ScanReply, Told,
+};
 use crate::protocol::raft::entry::Entry;
 use crate::protocol::raft::message::Body;
 use crate::types::{Key, Record, Row};
@@ -19,10 +21,13 @@ pub(crate) fn cost_bytes(message: &Message) -> usize {
         Message::ScanReply(reply) => of_scan_reply(reply),
         Message::TreeAsk(ask) => of_question(&ask.question),
         Message::TreeReply(reply) => reply.outcome.as_ref().map_or(0, of_answer),
+        Message::List(list) => of_range(&list.range),
+        Message::ListReply(reply) => reply.outcome.as_ref().map_or(0, of_page),
         Message::Group(group) => of_body(&group.message.body),
         Message::Forward(forward) => match &forward.ask {
             Ask::Propose(command) => command.len(),
             Ask::Read { key, .. } => key.0.len(),
+            Ask::List { range, .. } => of_range(range),
         },
         Message::ForwardReply(reply) => of_forward_reply(reply),
         Message::Snapshot(chunk) => chunk.rows.iter().map(Row::cost_bytes).sum(),
@@ -39,9 +44,21 @@ fn of_read_reply(reply: &ReadReply) -> usize {
 }
 
 fn of_scan_reply(reply: &ScanReply) -> usize {
+    reply.outcome.as_ref().map_or(0, |page| of_rows(&page.rows))
+}
+
+fn of_rows(rows: &[(Key, Record)]) -> usize {
     let row_bytes =
         |(key, record): &(Key, Record)| key.0.len() + record.value_len() + MESSAGE_OVERHEAD_BYTES;
-    reply.outcome.as_ref().map_or(0, |page| page.rows.iter().map(row_bytes).sum())
+    rows.iter().map(row_bytes).sum()
+}
+
+fn of_range(range: &ListRange) -> usize {
+    range.prefix.len() + range.after.as_ref().map_or(0, |after| after.0.len())
+}
+
+fn of_page(page: &ListPage) -> usize {
+    of_rows(&page.rows) + page.reached.as_ref().map_or(0, |reached| reached.0.len())
 }
 
 fn of_question(question: &Question) -> usize {
@@ -73,6 +90,7 @@ fn of_body(body: &Body) -> usize {
 fn of_forward_reply(reply: &ForwardReply) -> usize {
     match &reply.outcome {
         Ok(Told::Proposed(answer)) => answer.len(),
+        Ok(Told::Listed(page)) => of_page(page),
         Ok(Told::Read { record, .. }) => record.as_ref().map_or(0, Record::value_len),
         Err(_) => 0,
     }

@@ -8,6 +8,7 @@
 
 pub(crate) mod deadlines;
 pub(crate) mod latency;
+mod list;
 pub(crate) mod pending;
 mod read;
 mod write;
@@ -54,11 +55,20 @@ pub(crate) enum Owner {
     Forward,
     /// A question of an exchange, or a row that it copies.
     Exchange,
+    /// A page that a client wants listed.
+    List,
 }
 
 /// All of them, in order.
-const OWNERS: [Owner; 6] =
-    [Owner::Write, Owner::Read, Owner::Hint, Owner::Scan, Owner::Forward, Owner::Exchange];
+const OWNERS: [Owner; 7] = [
+    Owner::Write,
+    Owner::Read,
+    Owner::Hint,
+    Owner::Scan,
+    Owner::Forward,
+    Owner::Exchange,
+    Owner::List,
+];
 
 const OWNER_SHIFT: u32 = 56;
 
@@ -118,7 +128,7 @@ impl Coordinator {
             Some((Owner::Write, number)) => self.on_acknowledged(from, number, outcome),
             Some((Owner::Read, number)) => self.on_repaired(from, number, outcome),
             Some((Owner::Hint, number)) => self.handoff.on_reply(from, number, outcome),
-            Some((Owner::Scan | Owner::Forward | Owner::Exchange, _)) | None => {}
+            Some((Owner::Scan | Owner::Forward | Owner::Exchange | Owner::List, _)) | None => {}
         }
     }
 
@@ -253,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_request_id_finds_its_owner_again() {
-        for owner in [Owner::Write, Owner::Read, Owner::Hint, Owner::Scan, Owner::Forward] {
+        for owner in OWNERS {
             assert_eq!(Owner::of(owner.request(77)), Some((owner, 77)));
         }
         assert_eq!(Owner::of(RequestId(u64::MAX)), None);

@@ -1,5 +1,7 @@
 //! One read: ask R replicas, merge, repair the stale, hedge the slow.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use crate::net::transport::SendError;
@@ -90,18 +92,27 @@ impl Coordinator {
         required: u32,
         subject: &Subject,
     ) -> ReadSetup {
-        let now = subject.started;
+        let hedge_after = self.order(&mut primaries, required, subject.started);
+        let blocking_repair = required > 1;
+        ReadSetup { primaries, required, blocking_repair, hedge_after, deadline: subject.deadline }
+    }
+
+    /// Puts replicas in the order in which they should be asked; how long one may keep silent
+    /// before another is asked, where there is another.
+    pub(super) fn order(
+        &self,
+        primaries: &mut [Primary],
+        required: u32,
+        now: Moment,
+    ) -> Option<Duration> {
         // This node itself first: its answer costs no message.
         primaries.sort_by_key(|primary| primary.node != self.own);
         let own_first = usize::from(primaries.first().is_some_and(|p| p.node == self.own));
         let remote = &mut primaries[own_first..];
         let mut latencies = self.latencies.reads.lock();
         latencies.sort(remote, |primary| primary.node, now);
-        let hedge_after = (remote.len() + own_first > required as usize)
-            .then(|| latencies.hedge_after(remote.iter().map(|p| p.node), now));
-        drop(latencies);
-        let blocking_repair = required > 1;
-        ReadSetup { primaries, required, blocking_repair, hedge_after, deadline: subject.deadline }
+        (remote.len() + own_first > required as usize)
+            .then(|| latencies.hedge_after(remote.iter().map(|p| p.node), now))
     }
 
     /// Serves what this node itself can answer before anything is queued or sent: a read at ONE on

@@ -94,7 +94,7 @@ impl GroupClient {
         deadline: Moment,
         repeatable: bool,
     ) -> Result<Answered, AskError> {
-        let repeatable = repeatable || matches!(ask, Ask::Read { .. });
+        let repeatable = repeatable || matches!(ask, Ask::Read { .. } | Ask::List { .. });
         let anyone = is_for_anyone(&ask);
         let mut quest = Quest {
             group,
@@ -270,7 +270,10 @@ pub(crate) fn not_begun(group: GroupId, refusal: ForwardRefusal) -> RequestError
 
 /// Whether a replica that does not lead may serve what is asked.
 fn is_for_anyone(ask: &Ask) -> bool {
-    matches!(ask, Ask::Read { consistency: Consistency::Stale { .. }, .. })
+    let (Ask::Read { consistency, .. } | Ask::List { consistency, .. }) = ask else {
+        return false;
+    };
+    matches!(consistency, Consistency::Stale { .. })
 }
 
 /// What comes after an answer.

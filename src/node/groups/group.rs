@@ -14,7 +14,7 @@ use crate::node::groups::machine::{GroupMachine, MachineError, Told as MachineTo
 use crate::node::groups::observer::Observed;
 use crate::node::groups::open::start_of;
 use crate::node::groups::overlay::{GroupRowError, GroupRows, Overlay};
-use crate::node::groups::waiting::{Answer, Asker, ReadWaiting, Waiting};
+use crate::node::groups::waiting::{Answer, Asker, ReadWaiting, Sought, Waiting};
 use crate::protocol::group::pass::Pass;
 use crate::protocol::message::{ForwardRefusal, GroupMessage, SnapshotChunk, Told};
 use crate::protocol::raft::entry::{Entry, HardState, LogStart, Restored};
@@ -407,10 +407,10 @@ impl Group {
         let applied = self.machine.applied().position.index;
         let mut result = Ok(());
         for read in self.waiting.ripe(applied) {
-            let answer = match self.rows(store).record(read.keyspace, &read.key) {
-                Ok(record) => Ok(Told::Read { record, applied }),
+            let answer = match found(&self.rows(store), &read, applied) {
+                Ok(told) => Ok(told),
                 Err(error) => {
-                    result = Err(GroupRowError::Store(error).into());
+                    result = Err(error.into());
                     Err(ForwardRefusal::Storage)
                 }
             };
@@ -435,5 +435,17 @@ impl Group {
                 ForwardRefusal::NotLeader { leader: self.leader_node() }
             }
         }
+    }
+}
+
+/// What is there of what is sought.
+fn found(
+    rows: &GroupRows<'_>,
+    read: &ReadWaiting,
+    applied: LogIndex,
+) -> Result<Told, GroupRowError> {
+    match &read.sought {
+        Sought::Key(key) => Ok(Told::Read { record: rows.record(read.keyspace, key)?, applied }),
+        Sought::Range(range) => rows.list(read.keyspace, range).map(Told::Listed),
     }
 }

@@ -14,7 +14,7 @@ use crate::node::groups::group::{Beginning, Effects, Group};
 use crate::node::groups::incoming::ChunkWritten;
 use crate::node::groups::observer::{Observing, Sight};
 use crate::node::groups::timers::Timers;
-use crate::node::groups::waiting::{Answer, Asker, ReadWaiting};
+use crate::node::groups::waiting::{Answer, Asker, ReadWaiting, Sought};
 use crate::protocol::consistency::Consistency;
 use crate::protocol::message::{Ask, ForwardRefusal, GroupMessage};
 use crate::protocol::raft::Options;
@@ -161,7 +161,11 @@ impl Host {
         match ask {
             Ask::Propose(command) => group.propose(command, asker),
             Ask::Read { keyspace, key, consistency } => {
-                let read = ReadWaiting { keyspace, key, asker };
+                let read = ReadWaiting { keyspace, sought: Sought::Key(key), asker };
+                read_as(group, read, consistency, self.now)
+            }
+            Ask::List { keyspace, range, consistency } => {
+                let read = ReadWaiting { keyspace, sought: Sought::Range(range), asker };
                 read_as(group, read, consistency, self.now)
             }
         }

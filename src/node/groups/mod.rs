@@ -17,6 +17,7 @@ mod housekeeping;
 pub(crate) mod inbox;
 mod incoming;
 mod keyspaces;
+mod listing;
 pub(crate) mod machine;
 pub mod observer;
 pub(crate) mod open;

@@ -32,6 +32,13 @@ impl Overlay {
         self.0.keys().cloned().collect()
     }
 
+    /// The rows of one keyspace, in key order.
+    pub(super) fn rows_of(&self, keyspace: KeyspaceId) -> impl Iterator<Item = (&Key, &Record)> {
+        let first = (keyspace, Key::default());
+        let from = self.0.range(first..).take_while(move |((of, _), _)| *of == keyspace);
+        from.map(|((_, key), record)| (key, record))
+    }
+
     fn get(&self, keyspace: KeyspaceId, key: &Key) -> Option<&Record> {
         self.0.get(&(keyspace, key.clone()))
     }

@@ -50,7 +50,9 @@ impl SystemClient {
         let group = GroupId::SYSTEM;
         match told {
             Ok(Told::Proposed(reply)) => read_reply(&reply, waited_ms),
-            Ok(Told::Read { .. }) => Err(RequestError::OutcomeUnknown { group, waited_ms }),
+            Ok(Told::Read { .. } | Told::Listed(_)) => {
+                Err(RequestError::OutcomeUnknown { group, waited_ms })
+            }
             Err(AskError::NotBegun(refusal)) => Err(not_begun(group, refusal)),
             Err(AskError::Unknown) => Err(RequestError::OutcomeUnknown { group, waited_ms }),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 
-use crate::protocol::message::{ForwardRefusal, RequestId, Told};
+use crate::protocol::message::{ForwardRefusal, ListRange, RequestId, Told};
 use crate::protocol::raft::entry::LogPosition;
 use crate::types::{Key, KeyspaceId, LogIndex, NodeId, Term};
 
@@ -24,8 +24,15 @@ pub(crate) enum Asker {
 #[derive(Debug)]
 pub(crate) struct ReadWaiting {
     pub(crate) keyspace: KeyspaceId,
-    pub(crate) key: Key,
+    pub(crate) sought: Sought,
     pub(crate) asker: Asker,
+}
+
+/// What is read.
+#[derive(Debug)]
+pub(crate) enum Sought {
+    Key(Key),
+    Range(Box<ListRange>),
 }
 
 /// Reads that may wait for one group; beyond that they are refused.
@@ -150,7 +157,7 @@ mod tests {
     use super::*;
 
     fn read(asker: Asker) -> ReadWaiting {
-        ReadWaiting { keyspace: KeyspaceId(1), key: Key::from("k"), asker }
+        ReadWaiting { keyspace: KeyspaceId(1), sought: Sought::Key(Key::from("k")), asker }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::protocol::consistency::Consistency;
-use crate::protocol::message::RequestId;
+use crate::protocol::message::{ListPage, ListRange, RequestId};
 use crate::protocol::raft;
 use crate::types::{GroupId, Key, KeyspaceId, LogIndex, NodeId, Record};
 
@@ -47,6 +47,15 @@ pub enum Ask {
         /// How fresh the answer must be.
         consistency: Consistency,
     },
+    /// List keys of the partition.
+    List {
+        /// The keyspace of the keys.
+        keyspace: KeyspaceId,
+        /// Which of them.
+        range: Box<ListRange>,
+        /// How fresh the answer must be.
+        consistency: Consistency,
+    },
 }
 
 /// The outcome of a [`Forward`].
@@ -70,6 +79,8 @@ pub enum Told {
         /// How much of the log the answer reflects.
         applied: LogIndex,
     },
+    /// Keys that have a value; the version of each is the revision that last changed it.
+    Listed(ListPage),
 }
 
 /// Why a forwarded request was not answered. Unless it is `Unknown`, nothing came of it.

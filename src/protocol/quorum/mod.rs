@@ -6,6 +6,7 @@
 //! replica is one [`Primary`] among the others.
 
 pub mod level;
+pub mod listing;
 pub mod read;
 pub mod requirement;
 #[cfg(test)]

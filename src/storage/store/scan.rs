@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::{Store, StoreError};
-use crate::protocol::message::ScanPage;
+use crate::protocol::message::{ListRange, ScanPage};
 use crate::protocol::version::lww::supersedes;
 use crate::storage::engine::{EngineError, Page};
 use crate::storage::memtable::{Memtable, Place, Stretch};
@@ -25,6 +25,19 @@ pub(super) fn page(
     after: Option<&Key>,
     page_bytes_max: usize,
 ) -> Result<ScanPage, StoreError> {
+    chunk(store, place, after, (page_bytes_max, None))
+}
+
+/// The same; fails on a row that is damaged, if it is of the range that may have none.
+///
+/// # Errors
+/// Those of the engine; [`StoreError::Corrupt`].
+pub(super) fn chunk(
+    store: &Store,
+    place: Place,
+    after: Option<&Key>,
+    (page_bytes_max, sound): (usize, Option<&ListRange>),
+) -> Result<ScanPage, StoreError> {
     if store.is_dropped(place.0) {
         return Ok(ScanPage { done: true, ..ScanPage::default() });
     }
@@ -39,7 +52,7 @@ pub(super) fn page(
             merged.add(table.stretch(place, after.as_ref(), rows_max));
         }
         if engine {
-            merged.add(stored(store, place, after.as_ref(), rows_max)?);
+            merged.add(stored(store, place, after.as_ref(), (rows_max, sound))?);
         }
         let complete_to = merged.complete_to.clone();
         if !page.fill(merged) {
@@ -84,7 +97,7 @@ fn stored(
     store: &Store,
     (keyspace, partition): Place,
     after: Option<&Key>,
-    rows_max: usize,
+    (rows_max, sound): (usize, Option<&ListRange>),
 ) -> Result<Source, StoreError> {
     let page = match store.engine.scan(keyspace, partition, after, rows_max) {
         Err(EngineError::UnknownKeyspace { .. }) => Page { rows: Vec::new(), done: true },
@@ -95,7 +108,12 @@ fn stored(
     for (key, bytes) in page.rows {
         match record_codec::decode(&key, &bytes) {
             Ok(record) => rows.push((key, record)),
-            Err(source) => drop(store.corrupt(keyspace, &key, source)),
+            Err(source) => {
+                let error = store.corrupt(keyspace, &key, source);
+                if sound.is_some_and(|range| range.contains(&key)) {
+                    return Err(error);
+                }
+            }
         }
     }
     Ok(Source { rows, complete_to: last.filter(|_| !page.done) })

@@ -2,6 +2,7 @@
 
 mod damage;
 mod dropping;
+mod listing;
 mod probe;
 mod trees;
 

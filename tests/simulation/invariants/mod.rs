@@ -14,6 +14,7 @@ pub(crate) mod elections_are_safe;
 pub(crate) mod errors_are_honest;
 pub(crate) mod groups_serve_after_healing;
 pub(crate) mod hints_drain_after_healing;
+pub(crate) mod listings_are_whole;
 pub(crate) mod quorum_read_sees_acknowledged_quorum_write;
 pub(crate) mod quorum_reads_never_go_back;
 pub(crate) mod receipts_are_honest;
@@ -37,13 +38,14 @@ pub(crate) mod values_end_in_time;
 type Check = fn(&Evidence) -> Vec<String>;
 
 /// All invariants by name.
-const ALL: [(&str, Check); 22] = [
+const ALL: [(&str, Check); 23] = [
     (acknowledged_write_is_never_lost::NAME, acknowledged_write_is_never_lost::check),
     (answer_is_never_invented::NAME, answer_is_never_invented::check),
     (cluster_serves_after_healing::NAME, cluster_serves_after_healing::check),
     (errors_are_honest::NAME, errors_are_honest::check),
     (groups_serve_after_healing::NAME, groups_serve_after_healing::check),
     (hints_drain_after_healing::NAME, hints_drain_after_healing::check),
+    (listings_are_whole::NAME, listings_are_whole::check),
     (
         quorum_read_sees_acknowledged_quorum_write::NAME,
         quorum_read_sees_acknowledged_quorum_write::check,

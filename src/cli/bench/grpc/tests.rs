@@ -38,6 +38,22 @@ impl Scripted {
 
 #[tonic::async_trait]
 impl Kv for Scripted {
+    type ScanStream = futures_util::stream::Empty<Result<v1::ListResponse, Status>>;
+
+    async fn list(
+        &self,
+        _: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn scan(
+        &self,
+        _: Request<v1::ListRequest>,
+    ) -> Result<Response<Self::ScanStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn put(
         &self,
         request: Request<v1::PutRequest>,

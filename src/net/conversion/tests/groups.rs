@@ -124,7 +124,14 @@ pub(super) fn forward() -> impl Strategy<Value = Message> {
     let read = (any::<u32>(), bytes(), consistency()).prop_map(|(keyspace, key, consistency)| {
         Ask::Read { keyspace: KeyspaceId(keyspace), key: Key(key), consistency }
     });
-    let ask = prop_oneof![bytes().prop_map(Ask::Propose), read];
+    let list = (any::<u32>(), listing::range(), consistency()).prop_map(
+        |(keyspace, range, consistency)| Ask::List {
+            keyspace: KeyspaceId(keyspace),
+            range: Box::new(range),
+            consistency,
+        },
+    );
+    let ask = prop_oneof![bytes().prop_map(Ask::Propose), read, list];
     (any::<(u64, u16, u32)>(), ask).prop_map(|((request, group, left), ask)| {
         Message::Forward(Forward {
             request: RequestId(request),
@@ -154,6 +161,7 @@ pub(super) fn forward_reply() -> impl Strategy<Value = Message> {
     let outcome = prop_oneof![
         bytes().prop_map(|answer| Ok(Told::Proposed(answer))),
         read.prop_map(Ok),
+        listing::page().prop_map(|page| Ok(Told::Listed(page))),
         forward_refusal().prop_map(Err),
     ];
     (any::<u64>(), outcome).prop_map(|(request, outcome)| {

@@ -61,7 +61,7 @@ fn a_list_has_the_rows_of_its_buckets_in_order_and_goes_on() {
         let expected: Vec<&Key> = rows.iter().map(|(_, row)| &row.key).filter(wanted).collect();
         let (mut listed, mut after) = (Vec::new(), None);
         loop {
-            let list = store.list(KEYSPACE, partition, &buckets, after).unwrap();
+            let list = store.rows_of(KEYSPACE, partition, &buckets, after).unwrap();
             assert!(list.rows.len() <= 1024);
             listed.extend(list.rows.into_iter().map(|(key, _)| key));
             after = list.complete_to;
