@@ -1,9 +1,9 @@
 //! Compares this node's rows with those of other replicas, and has both end with the newest.
 //!
-//! One exchange at a time: [`crate::protocol::exchange::schedule`] says which partition is compared
-//! with whom, and [`crate::protocol::exchange`] what is asked and what is to be copied. Of two
-//! replicas the one with the lower id begins, once an interval; on demand, and when a hint for the
-//! other was lost, whoever is told to.
+//! A few exchanges at a time, as each may have to pause: [`crate::protocol::exchange::schedule`]
+//! says which partition is compared with whom, and [`crate::protocol::exchange`] what is asked and
+//! what is to be copied. Of two replicas the one with the lower id begins, once an interval; on
+//! demand, and when a hint for the other was lost, whoever is told to.
 //!
 //! Only owners are compared whose partition does not move and who have all their rows: a move, or a
 //! refill, copies what there is anyway.
@@ -20,6 +20,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -49,6 +50,9 @@ use crate::protocol::system::placing::partition_ids;
 use crate::protocol::throttle::Throttle;
 use crate::telemetry::Metrics;
 use crate::types::{Epoch, Moment, NodeId};
+
+/// Exchanges at once: most of the time of one that finds something is its pause.
+const EXCHANGES_AT_ONCE: usize = 16;
 
 /// How long a peer may take to answer a question, for which it may have to go through a partition.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
@@ -140,12 +144,14 @@ impl AntiEntropy {
         while !stop.is_requested() {
             self.look_at_ring(&mut seen);
             self.look_at_lost_hints();
-            let next = self.next();
-            if let Some(pair) = next {
+            let due = self.due();
+            if !due.is_empty() {
                 tokio::select! { biased;
                     () = stop.requested() => return,
-                    () = self.attend(pair) => {}
+                    _ = join_all(due.into_iter().map(|pair| self.attend(pair))) => {}
                 }
+                // Of exchanges that broke, answers may still be on their way.
+                self.errands.clear();
                 continue;
             }
             let wake_at = self.wake_at();
@@ -175,9 +181,11 @@ impl AntiEntropy {
         self.runs.lock().progress(run)
     }
 
-    fn next(&self) -> Option<Pair> {
-        let is_whole = self.gate.replica.is_complete();
-        self.schedule.lock().next(self.env.now()).filter(|_| is_whole)
+    fn due(&self) -> Vec<Pair> {
+        match self.gate.replica.is_complete() {
+            true => self.schedule.lock().due(EXCHANGES_AT_ONCE, self.env.now()),
+            false => Vec::new(),
+        }
     }
 
     /// When to look again, if nothing is due: what is due waits until this node is whole.
@@ -188,15 +196,14 @@ impl AntiEntropy {
     }
 
     /// Notes which partitions are to be compared with whom, if the ring has changed.
-    fn look_at_ring(&self, seen: &mut Option<Epoch>) {
+    fn look_at_ring(&self, seen: &mut Option<Arc<Topology>>) {
         let topology = self.gate.topology.load();
-        let pairs = pairs(&topology, self.own);
-        let mut schedule = self.schedule.lock();
-        if *seen == Some(topology.epoch) && schedule.len() == pairs.len() {
+        if seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &topology)) {
             return;
         }
-        *seen = Some(topology.epoch);
-        schedule.set_pairs(&pairs, self.env.now());
+        let pairs = pairs(&topology, self.own);
+        *seen = Some(topology);
+        self.schedule.lock().set_pairs(&pairs, self.env.now());
         self.findings.lock().retain(&pairs);
     }
 
@@ -210,8 +217,6 @@ impl AntiEntropy {
     /// Compares a pair and takes down what came of it.
     async fn attend(&self, pair: Pair) {
         let outcome = self.exchange(pair).await;
-        // Of one that broke, answers may still be on their way.
-        self.errands.clear();
         let now = self.env.now();
         self.runs.lock().on_attended(pair, outcome);
         match outcome {

@@ -17,7 +17,7 @@ use crate::protocol::message::{Class, Message, Refusal};
 use crate::types::NodeId;
 
 /// Questions that are answered at once; further ones are refused, and asked again.
-const ANSWERS_AT_ONCE_MAX: usize = 2;
+const ANSWERS_AT_ONCE_MAX: usize = 32;
 
 /// Answers peers.
 pub(crate) struct Answering {

@@ -38,7 +38,7 @@ pub(super) struct Errand {
     reply: oneshot::Receiver<Reply>,
 }
 
-/// Everything that is waited for: one exchange's worth.
+/// Everything that is waited for, by the exchanges under way.
 pub(crate) struct Errands {
     env: Arc<dyn Env>,
     transport: Arc<dyn Transport>,

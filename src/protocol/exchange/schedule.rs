@@ -78,11 +78,15 @@ impl Schedule {
         chosen
     }
 
-    /// The pair to be compared now, if one is due.
-    pub fn next(&self, now: Moment) -> Option<Pair> {
-        let first = |of: &BTreeSet<(Moment, Pair)>| of.first().copied();
-        let due = |(at, pair): (Moment, Pair)| (at <= now).then_some(pair);
-        first(&self.urgent).and_then(due).or_else(|| first(&self.regular).and_then(due))
+    /// The pairs to be compared now, at most `most`: the urgent ones first.
+    pub fn due(&self, most: usize, now: Moment) -> Vec<Pair> {
+        let is_due = |(at, _): &&(Moment, Pair)| *at <= now;
+        let urgent = self.urgent.iter().take_while(is_due);
+        urgent
+            .chain(self.regular.iter().take_while(is_due))
+            .map(|(_, pair)| *pair)
+            .take(most)
+            .collect()
     }
 
     /// When the next pair is due.
@@ -165,6 +169,10 @@ mod tests {
         Moment(seconds * 1_000_000)
     }
 
+    fn next(schedule: &Schedule, now: Moment) -> Option<Pair> {
+        schedule.due(1, now).first().copied()
+    }
+
     fn schedule(pairs: u16, interval: Option<Duration>) -> Schedule {
         let mut schedule = Schedule::new(NodeId(4), interval);
         schedule.set_pairs(&(0..pairs).map(pair).collect(), seconds(0));
@@ -177,7 +185,7 @@ mod tests {
         let mut order = Vec::new();
         for _ in 0..6 {
             let at = schedule.next_deadline().expect("something is due some day");
-            let due = schedule.next(at).expect("it is due");
+            let due = next(&schedule, at).expect("it is due");
             order.push((at.0 / 1_000_000, due.partition.0));
             schedule.on_compared(due, at);
         }
@@ -185,12 +193,20 @@ mod tests {
     }
 
     #[test]
+    fn those_that_are_due_come_together_the_urgent_ones_first() {
+        let mut schedule = schedule(4, Some(INTERVAL));
+        schedule.hurry(|it| it.partition.0 == 3, seconds(30));
+        assert_eq!(schedule.due(9, seconds(30)), [pair(3), pair(0), pair(1)]);
+        assert_eq!(schedule.due(2, seconds(30)), [pair(3), pair(0)]);
+    }
+
+    #[test]
     fn what_is_urgent_comes_first_and_only_once() {
         let mut schedule = schedule(3, Some(INTERVAL));
         assert_eq!(schedule.hurry(|it| it.partition.0 == 2, seconds(20)), [pair(2)]);
-        assert_eq!((schedule.next(seconds(20)), schedule.urgent()), (Some(pair(2)), 1));
+        assert_eq!((next(&schedule, seconds(20)), schedule.urgent()), (Some(pair(2)), 1));
         schedule.on_compared(pair(2), seconds(20));
-        assert_eq!((schedule.next(seconds(20)), schedule.urgent()), (Some(pair(0)), 0));
+        assert_eq!((next(&schedule, seconds(20)), schedule.urgent()), (Some(pair(0)), 0));
     }
 
     #[test]
@@ -198,14 +214,14 @@ mod tests {
         let mut schedule = schedule(3, Some(INTERVAL));
         schedule.hurry(|it| it.partition.0 == 2, seconds(20));
         schedule.on_failed(pair(2), seconds(20));
-        assert_eq!(schedule.next(seconds(20)), Some(pair(0)));
-        assert_eq!(schedule.next(seconds(25)), Some(pair(2)));
+        assert_eq!(next(&schedule, seconds(20)), Some(pair(0)));
+        assert_eq!(next(&schedule, seconds(25)), Some(pair(2)));
     }
 
     #[test]
     fn without_an_interval_only_what_is_asked_for_is_due() {
         let mut schedule = schedule(2, None);
-        assert_eq!((schedule.next(seconds(1_000_000)), schedule.next_deadline()), (None, None));
+        assert_eq!((next(&schedule, seconds(1_000_000)), schedule.next_deadline()), (None, None));
         schedule.hurry(|_| true, seconds(1));
         assert_eq!(schedule.next_deadline(), Some(seconds(1)));
         schedule.on_compared(pair(0), seconds(1));
@@ -219,7 +235,7 @@ mod tests {
         schedule.set_pairs(&BTreeSet::from([pair(1)]), seconds(0));
         assert_eq!(schedule.next_deadline(), None);
         schedule.hurry(|_| true, seconds(1));
-        assert_eq!(schedule.next(seconds(1)), Some(pair(1)));
+        assert_eq!(next(&schedule, seconds(1)), Some(pair(1)));
         schedule.on_compared(pair(1), seconds(1));
         assert_eq!(schedule.next_deadline(), None);
     }
