@@ -36,7 +36,7 @@ impl Driver {
         if !matches!(message.message.body, Body::TimeoutNow) {
             return;
         }
-        let state = self.gateway.system();
+        let state = self.newest_system();
         let placement = state.as_ref().and_then(|state| state.groups().get(&message.group));
         let Some(placement) = placement else { return };
         let first = in_turn(message.group, placement)

@@ -63,7 +63,7 @@ impl Driver {
         let Some(group) = self.host.group(GroupId::SYSTEM) else { return };
         let GroupMachine::System(machine) = &group.machine else { return };
         let Some(state) = machine.state() else { return };
-        let before = self.decided.clone().or_else(|| self.gateway.system());
+        let before = self.newest_system();
         if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, state)) {
             return;
         }
@@ -71,6 +71,12 @@ impl Driver {
         // Its keyspaces are made before anyone is told of them.
         self.follow_state(&state);
         self.decided = Some(state);
+    }
+
+    /// What the system group has decided, as far as this node has applied it: what the driver itself
+    /// goes by, as it hosts replicas by it.
+    pub(super) fn newest_system(&self) -> Option<Arc<SystemState>> {
+        self.decided.clone().or_else(|| self.gateway.system())
     }
 
     /// Shows what the system group had decided when the batch that is durable now was taken.
@@ -159,7 +165,7 @@ impl Driver {
 
     /// Leaders change their groups' memberships towards what the system group has decided.
     fn follow_placements(&mut self) {
-        let Some(state) = self.gateway.system() else { return };
+        let Some(state) = self.newest_system() else { return };
         let up = self.seams.topology.load().up.clone();
         let led: Vec<GroupId> = self
             .host
@@ -207,7 +213,7 @@ impl Driver {
     /// what was ordered last is moved on: a node that is given another replica drops the one that
     /// it has, which must not vote any more by then.
     fn order_moves(&mut self) {
-        let Some(state) = self.gateway.system() else { return };
+        let Some(state) = self.newest_system() else { return };
         let leads_any = self.host.groups().any(|group| leads_as_placed(group, &state));
         if !leads_any || self.ring_epoch_settled == Some(state.epoch()) {
             return;
@@ -229,7 +235,7 @@ impl Driver {
 
     /// Leaders tell the system group of groups that consist of what was ordered.
     fn tell_followed(&mut self) {
-        let Some(state) = self.gateway.system() else { return };
+        let Some(state) = self.newest_system() else { return };
         let new = state.groups().iter().filter(|(_, placement)| !placement.is_followed());
         let groups: BTreeMap<GroupId, u64> = new
             .filter(|(id, _)| self.host.group(**id).is_some_and(|it| leads_as_placed(it, &state)))
@@ -261,7 +267,7 @@ impl Driver {
 
     /// Gives up replicas that their group has let go of.
     fn drop_strangers(&mut self) {
-        let Some(state) = self.gateway.system() else { return };
+        let Some(state) = self.newest_system() else { return };
         let (own, life) = (self.seams.own, self.seams.incarnation);
         let is_stranger = |group: &&Group| {
             let log = group.raft.log();
@@ -290,7 +296,7 @@ impl Driver {
     /// Leaders end sessions that nobody has used for long, and tell their groups of keyspaces that
     /// are gone.
     fn propose_upkeep(&mut self) {
-        let Some(state) = self.gateway.system() else { return };
+        let Some(state) = self.newest_system() else { return };
         let now = Timestamp::from_wall_ms(self.seams.clock.wall_ms());
         let idle_since = Timestamp(now.0.saturating_sub(SESSION_IDLE.0));
         let due: Vec<(GroupId, Operation)> = self
@@ -321,7 +327,7 @@ impl Driver {
 
     /// Hands leaders to the first node of each preference list that has been up for a while.
     fn balance_leaders(&mut self) {
-        let Some(state) = self.gateway.system() else { return };
+        let Some(state) = self.newest_system() else { return };
         let up = self.seams.topology.load().up.clone();
         self.settled.retain(|node, _| up.contains(node));
         for node in &up {

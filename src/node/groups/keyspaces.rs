@@ -22,7 +22,7 @@ impl Driver {
     /// Has the log say, and with it the store know, that keyspaces are gone which the system group
     /// has dropped. Seen again after a restart that brought rows of one back, it is said again.
     pub(super) fn drop_keyspaces(&mut self) {
-        let Some(state) = self.gateway.system() else { return };
+        let Some(state) = self.newest_system() else { return };
         let held = self.seams.store.keyspaces();
         self.dropping.retain(|keyspace| held.contains(keyspace));
         let due: Vec<KeyspaceId> = held

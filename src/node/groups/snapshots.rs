@@ -263,7 +263,7 @@ impl Driver {
         if group == GroupId::SYSTEM {
             return Vec::new();
         }
-        let state = self.gateway.system();
+        let state = self.newest_system();
         let strong = state.iter().flat_map(|state| state.keyspaces());
         let strong = strong.filter(|keyspace| keyspace.mode == Mode::Strong);
         let ids: BTreeSet<KeyspaceId> = strong.map(|keyspace| keyspace.id).collect();
