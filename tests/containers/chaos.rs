@@ -131,11 +131,15 @@ fn check_lonely(compose: &Compose, event: &Event) {
     }
 }
 
-/// None of it damages anything, so there is nothing to warn of.
+/// None of it damages anything, so there is nothing to warn of, but that a node which was struck a
+/// moment ago, or has a busy machine, is slow.
 fn check_no_warnings(compose: &Compose) {
     for node in &compose.cluster.nodes {
         let status = node.status().expect("a status");
-        assert_eq!(status["warnings"], serde_json::json!([]), "{}", node.spec.name);
+        let warnings = status["warnings"].as_array().expect("a list").iter();
+        let of_damage: Vec<_> =
+            warnings.filter(|text| !text.to_string().contains(" is slow: ")).collect();
+        assert!(of_damage.is_empty(), "{}: {of_damage:?}", node.spec.name);
     }
 }
 

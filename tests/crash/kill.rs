@@ -62,6 +62,10 @@ fn nothing_acknowledged_is_missing_after_kills_of_one_node_and_of_all() {
 fn check_no_warnings(nodes: &[NodeProcess]) {
     for node in nodes {
         let status = node.status().expect("a status");
-        assert_eq!(status["warnings"], serde_json::json!([]), "{}", node.spec.name);
+        let warnings = status["warnings"].as_array().expect("a list").iter();
+        // A busy machine may make a node slow, which is no damage.
+        let of_damage: Vec<_> =
+            warnings.filter(|text| !text.to_string().contains(" is slow: ")).collect();
+        assert!(of_damage.is_empty(), "{}: {of_damage:?}", node.spec.name);
     }
 }

@@ -73,8 +73,8 @@ impl Driver {
         self.decided = Some(state);
     }
 
-    /// What the system group has decided, as far as this node has applied it: what the driver itself
-    /// goes by, as it hosts replicas by it.
+    /// What the system group has decided, as far as this node has applied it: what the driver
+    /// itself goes by, as it hosts replicas by it.
     pub(super) fn newest_system(&self) -> Option<Arc<SystemState>> {
         self.decided.clone().or_else(|| self.gateway.system())
     }
