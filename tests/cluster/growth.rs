@@ -15,9 +15,6 @@ const CLIENTS: usize = 4;
 /// How long partitions may take to arrive, on a busy machine.
 const TRANSFER_PATIENCE: Duration = Duration::from_secs(120);
 
-/// How often a client asks again before it gives up.
-const TRIES: usize = 50;
-
 /// What a client has had acknowledged: the last number written to each key.
 type Ledger = BTreeMap<String, u64>;
 
@@ -34,24 +31,21 @@ fn write_on(client: usize, addresses: &[SocketAddr], keyspace: &str, stop: &Atom
     ledger
 }
 
-#[allow(clippy::disallowed_methods, reason = "a client rests when it was refused")]
+/// Asks one node after another until one has taken the write.
 fn put(addresses: &[SocketAddr], keyspace: &str, (first, number): (usize, u64), key: &str) {
-    let mut failures = Vec::new();
-    for attempt in 0..TRIES {
-        let address = addresses[(first + attempt) % addresses.len()];
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build();
+    let agent: ureq::Agent = agent.into();
+    let body = format!("{{\"value\":\"{number}\"}}");
+    let mut attempts = (first..).map(|attempt| addresses[attempt % addresses.len()]);
+    wait_until(&format!("{key} is written"), PATIENCE, || {
+        let address = attempts.next().expect("an endless sequence");
         let url = format!("http://{address}/v1/{keyspace}/{key}");
-        let body = format!("{{\"value\":\"{number}\"}}");
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build();
-        let agent: ureq::Agent = agent.into();
-        let sent = agent.put(&url).content_type("application/json").send(&body);
-        match sent {
-            Ok(answer) if answer.status() == 200 => return,
-            Ok(mut answer) => failures.push(answer.body_mut().read_to_string().unwrap_or_default()),
-            Err(error) => failures.push(error.to_string()),
+        match agent.put(&url).content_type("application/json").send(&body) {
+            Ok(answer) if answer.status() == 200 => Ok(()),
+            Ok(mut answer) => Err(answer.body_mut().read_to_string().unwrap_or_default()),
+            Err(error) => Err(error.to_string()),
         }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{key} could not be written: {failures:?}");
+    });
 }
 
 /// Does something to a cluster while clients write; what they had acknowledged.

@@ -86,7 +86,6 @@ const REPLACED_WORDS: [(&str, &str); 5] = [
 pub(crate) const SLEEPERS: &[(&str, &str)] = &[
     ("tests/simulation/agenda.rs", "sleeps in virtual time, which this file makes"),
     ("tests/cluster/harness.rs", "asks real processes again and again, up to a deadline"),
-    ("tests/cluster/growth.rs", "clients that rest when they were refused"),
     ("tests/containers/crew.rs", "writers that rest when they were refused"),
     ("tests/crash/load.rs", "writers that rest when they were refused"),
     ("tests/crash/plan.rs", "lets real nodes work until a random moment, at which they die"),
