@@ -278,7 +278,7 @@ impl Driver {
 
     fn publish_leader(&self, id: GroupId) {
         let leader = self.host.group(id).and_then(Group::leader_node);
-        self.gateway.note_leader(id, leader);
+        self.gateway.publish_leader(id, leader, self.seams.own);
     }
 
     pub(super) fn transfer(&mut self, group: GroupId, to: NodeId) -> Result<(), TransferRefusal> {

@@ -1,6 +1,6 @@
 //! What the groups' driver shows to the rest of the node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,6 +21,8 @@ pub(crate) struct Gateway {
     pub(super) inbox: Inbox,
     system: watch::Sender<Option<Arc<SystemState>>>,
     leaders: RwLock<BTreeMap<GroupId, NodeId>>,
+    /// The groups that this node leads: what others say of them does not count.
+    led: RwLock<BTreeSet<GroupId>>,
     census: RwLock<Census>,
     closed: AtomicBool,
 }
@@ -31,6 +33,7 @@ impl Gateway {
             inbox: Inbox::default(),
             system: watch::Sender::new(system),
             leaders: RwLock::default(),
+            led: RwLock::default(),
             census: RwLock::default(),
             closed: AtomicBool::new(false),
         }
@@ -61,8 +64,25 @@ impl Gateway {
         self.census.read().clone()
     }
 
-    /// Learns from another node who leads a group.
+    /// Learns from this node's own replica who leads a group.
+    pub(super) fn publish_leader(&self, group: GroupId, leader: Option<NodeId>, own: NodeId) {
+        let mut led = self.led.write();
+        match leader == Some(own) {
+            true => led.insert(group),
+            false => led.remove(&group),
+        };
+        drop(led);
+        self.set_leader(group, leader);
+    }
+
+    /// Learns from another node who leads a group. It may answer late, when this node leads.
     pub(crate) fn note_leader(&self, group: GroupId, leader: Option<NodeId>) {
+        if !self.led.read().contains(&group) {
+            self.set_leader(group, leader);
+        }
+    }
+
+    fn set_leader(&self, group: GroupId, leader: Option<NodeId>) {
         let mut leaders = self.leaders.write();
         match leader {
             Some(leader) => leaders.insert(group, leader),
