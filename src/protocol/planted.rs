@@ -4,9 +4,6 @@
 //! elsewhere [`planted`] is the constant `false` and costs nothing. Those of the Raft core stand in
 //! [`crate::protocol::raft::planted`].
 
-#[cfg(any(test, feature = "planted"))]
-use std::cell::Cell;
-
 /// One decision made wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
@@ -44,27 +41,36 @@ pub enum Planted {
     ListedBeyondComplete,
 }
 
-#[cfg(any(test, feature = "planted"))]
-thread_local! {
-    static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) };
-}
+/// How bugs of a kind are planted and asked after: one at most in each thread.
+macro_rules! plantable {
+    ($Planted:ident) => {
+        #[cfg(any(test, feature = "planted"))]
+        thread_local! {
+            static PLANTED: std::cell::Cell<Option<$Planted>> =
+                const { std::cell::Cell::new(None) };
+        }
 
-impl Planted {
-    /// Plants this bug, or none, in all nodes of the calling thread.
-    #[cfg(any(test, feature = "planted"))]
-    pub fn set(bug: Option<Planted>) {
-        PLANTED.set(bug);
-    }
-}
+        impl $Planted {
+            /// Plants this bug, or none, in all that the calling thread runs.
+            #[cfg(any(test, feature = "planted"))]
+            pub fn set(bug: Option<$Planted>) {
+                PLANTED.set(bug);
+            }
+        }
 
-/// Whether the bug is planted in this thread.
-#[cfg(any(test, feature = "planted"))]
-pub fn planted(bug: Planted) -> bool {
-    PLANTED.get() == Some(bug)
-}
+        /// Whether the bug is planted in this thread.
+        #[cfg(any(test, feature = "planted"))]
+        pub fn planted(bug: $Planted) -> bool {
+            PLANTED.get() == Some(bug)
+        }
 
-/// Whether the bug is planted in this thread: never, in this build.
-#[cfg(not(any(test, feature = "planted")))]
-pub const fn planted(_: Planted) -> bool {
-    false
+        /// Whether the bug is planted in this thread: never, in this build.
+        #[cfg(not(any(test, feature = "planted")))]
+        pub const fn planted(_: $Planted) -> bool {
+            false
+        }
+    };
 }
+pub(crate) use plantable;
+
+plantable!(Planted);

@@ -3,8 +3,7 @@
 //! Each is one decision of this protocol made wrong. They exist only in tests and under the
 //! feature `planted`; elsewhere [`planted`] is the constant `false` and costs nothing.
 
-#[cfg(any(test, feature = "planted"))]
-use std::cell::Cell;
+use crate::protocol::planted::plantable;
 
 /// One decision made wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +52,7 @@ pub enum Planted {
     ReusedReplicaId,
 }
 
-#[cfg(any(test, feature = "planted"))]
-thread_local! {
-    static PLANTED: Cell<Option<Planted>> = const { Cell::new(None) };
-}
+plantable!(Planted);
 
 impl Planted {
     /// Every bug of the core, those that its driver plants included.
@@ -84,22 +80,4 @@ impl Planted {
     /// Bugs that bare cores cannot show.
     pub const BEYOND_THE_CORE: [Planted; 2] =
         [Planted::DedupeOnlyBeforePropose, Planted::ReusedReplicaId];
-
-    /// Plants this bug, or none, in all replicas of the calling thread.
-    #[cfg(any(test, feature = "planted"))]
-    pub fn set(bug: Option<Planted>) {
-        PLANTED.set(bug);
-    }
-}
-
-/// Whether the bug is planted in this thread.
-#[cfg(any(test, feature = "planted"))]
-pub fn planted(bug: Planted) -> bool {
-    PLANTED.get() == Some(bug)
-}
-
-/// Whether the bug is planted in this thread: never, in this build.
-#[cfg(not(any(test, feature = "planted")))]
-pub const fn planted(_: Planted) -> bool {
-    false
 }
