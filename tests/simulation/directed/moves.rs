@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coterie::config::{GroupOptions, Replication};
+use coterie::config::Replication;
 use coterie::node::request::RequestOptions;
 use coterie::node::service::Node;
 use coterie::node::steering::RingChange;
@@ -13,7 +13,7 @@ use coterie::protocol::planted::Planted;
 use coterie::protocol::system::placing::Step;
 use coterie::types::{Key, PartitionId};
 
-use crate::cluster::{Cluster, Mending, Shape};
+use crate::cluster::{Cluster, Shape};
 use crate::dice::Dice;
 use crate::directed::system_voters;
 use crate::disk::Survival;
@@ -26,15 +26,7 @@ const SHAPE: Shape = Shape {
     late: 1,
     replication: Replication { factor: 1, read_quorum: 1, write_quorum: 1 },
     partitions: 32,
-    groups: GroupOptions {
-        log_entries_max: 256,
-        log_entries_kept: 64,
-        snapshot_chunk_bytes: 256 << 10,
-        record_bytes_max: 1 << 20,
-        lease_reads: false,
-    },
-    wal_segment_bytes: 64 << 10,
-    mending: Mending::Hints,
+    ..crate::directed::SHAPE
 };
 
 /// The machine whose node joins.
