@@ -122,42 +122,24 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Replication;
-    use crate::protocol::membership::Member;
     use crate::protocol::system::keyspace::Mode;
     use crate::protocol::system::limits::LimitsAsked;
-    use crate::protocol::system::settings::ClusterSettings;
-    use crate::protocol::system::{SystemCommand, SystemRequest};
-    use crate::types::{ClusterId, Incarnation, LogIndex, NodeId};
+    use crate::protocol::system::{SystemCommand, samples};
 
     const ONE: Cost = Cost { operations: 1, bytes: 1 };
     const NOW: Moment = Moment(5_000_000);
 
     /// A state with these keyspaces, each with a limit on operations or none.
     fn limited(keyspaces: &[(&str, Option<u64>)]) -> SystemState {
-        let replication = Replication::default();
-        let settings = ClusterSettings { cluster_id: ClusterId(1), partitions: 16, replication };
-        let member = Member {
-            incarnation: Incarnation(7),
-            revision: 1,
-            name: "n".to_owned(),
-            zone: String::new(),
-            vnodes: 8,
-            peer_address: ([127, 0, 0, 1], 7401).into(),
-            client_address: ([127, 0, 0, 1], 7400).into(),
-        };
-        let mut state = SystemState::found(&settings, NodeId(1), member).unwrap();
-        for ((name, operations_per_second), index) in keyspaces.iter().zip(1..) {
+        samples::decided(keyspaces.iter().map(|(name, operations_per_second)| {
             let (operations_per_second, bytes_per_second) = (*operations_per_second, None);
-            let command = SystemCommand::CreateKeyspace {
+            SystemCommand::CreateKeyspace {
                 name: (*name).to_owned(),
                 mode: Mode::Quorum,
                 replication: None,
                 limits: LimitsAsked { operations_per_second, bytes_per_second },
-            };
-            state.apply(LogIndex(index), &SystemRequest { request_id: index, command }).unwrap();
-        }
-        state
+            }
+        }))
     }
 
     fn passed(limits: &Meters, keyspace: u32) -> usize {

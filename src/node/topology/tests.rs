@@ -1,14 +1,12 @@
 //! Placements of keyspaces that differ in their replication.
 
 use super::*;
-use crate::protocol::membership::Member;
 use crate::protocol::quorum::level::Level;
 use crate::protocol::ring::RingMember;
 use crate::protocol::system::keyspace::ReplicationAsked;
 use crate::protocol::system::limits::LimitsAsked;
-use crate::protocol::system::settings::ClusterSettings;
-use crate::protocol::system::{SystemCommand, SystemRequest};
-use crate::types::{ClusterId, Epoch, Incarnation, Key, LogIndex};
+use crate::protocol::system::{SystemCommand, samples};
+use crate::types::{Epoch, Key};
 
 const PARTITIONS: u32 = 16;
 
@@ -27,22 +25,7 @@ pub(crate) fn create(name: &str, mode: Mode, asked: Option<ReplicationAsked>) ->
 
 /// What these commands make of a new cluster.
 pub(crate) fn decided(commands: Vec<SystemCommand>) -> Keyspaces {
-    let (cluster_id, replication) = (ClusterId(1), Replication::default());
-    let settings = ClusterSettings { cluster_id, partitions: PARTITIONS, replication };
-    let member = Member {
-        incarnation: Incarnation(7),
-        revision: 1,
-        name: "n".to_owned(),
-        zone: String::new(),
-        vnodes: 8,
-        peer_address: ([127, 0, 0, 1], 7401).into(),
-        client_address: ([127, 0, 0, 1], 7400).into(),
-    };
-    let mut state = SystemState::found(&settings, NodeId(1), member).unwrap();
-    for (command, index) in commands.into_iter().zip(1..) {
-        state.apply(LogIndex(index), &SystemRequest { request_id: index, command }).unwrap();
-    }
-    Keyspaces::decided(&state)
+    Keyspaces::decided(&samples::decided(commands))
 }
 
 pub(crate) fn topology(keyspaces: Keyspaces, nodes: u64) -> Topology {

@@ -56,4 +56,4 @@ pub use self::state::SystemState;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;

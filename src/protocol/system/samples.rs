@@ -1,4 +1,4 @@
-//! States and requests that the tests of this module begin with.
+//! States and requests that tests begin with.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +30,15 @@ pub(super) fn member(zone: &str) -> Member {
 pub(super) fn settings() -> ClusterSettings {
     let replication = Replication::default();
     ClusterSettings { cluster_id: ClusterId(1), partitions: 8, replication }
+}
+
+/// A new cluster of one node, after these commands.
+pub(crate) fn decided(commands: impl IntoIterator<Item = SystemCommand>) -> SystemState {
+    let mut cluster = Cluster::sized(1);
+    for command in commands {
+        cluster.apply(command).unwrap();
+    }
+    cluster.state
 }
 
 /// A state and how many entries it has applied.
