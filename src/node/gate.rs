@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::node::committer::ReplyTo;
 use crate::node::replica::Replica;
-use crate::node::topology::{Admission, Topology, TopologyCell};
+use crate::node::topology::{Access, Admission, Topology, TopologyCell};
 use crate::protocol::message::{Class, Found, List, Refusal, Want};
 use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Row};
 
@@ -42,7 +42,8 @@ impl Gate {
         reply_to: ReplyTo,
     ) -> Result<(), Turned> {
         self.topology.with(|topology| {
-            judge(topology.admits_write(self.own, row.keyspace, partition, epoch))?;
+            let rows = (row.keyspace, partition);
+            judge(topology.admits(self.own, Access::Write, rows, epoch))?;
             let taken = self.replica.write(row, partition, time_left, class, reply_to);
             taken.map_err(Turned::Away)
         })
@@ -57,7 +58,8 @@ impl Gate {
         epoch: Epoch,
         want: Want,
     ) -> Result<Found, Turned> {
-        let admitted = |it: &Topology| it.admits_read(self.own, keyspace, partition, epoch);
+        let rows = (keyspace, partition);
+        let admitted = |it: &Topology| it.admits(self.own, Access::Read, rows, epoch);
         judge(self.topology.with(admitted))?;
         self.replica.read(keyspace, partition, key, want).map_err(Turned::Away)
     }
@@ -69,7 +71,7 @@ impl Gate {
         let List { keyspace, partition, epoch, .. } = *list;
         self.topology.with(|topology| {
             topology.check_keyspace(keyspace).map_err(Turned::Away)?;
-            judge(topology.admits_read(self.own, keyspace, partition, epoch))
+            judge(topology.admits(self.own, Access::Read, (keyspace, partition), epoch))
         })?;
         match self.replica.is_complete() {
             true => Ok(()),

@@ -6,7 +6,7 @@
 //! ([`crate::protocol::system::placing`]). A key's partition is the same on each.
 //!
 //! What a coordinator has decided under one epoch may be out of date where it arrives:
-//! [`Topology::admits_write`] and [`Topology::admits_read`] say whether that does harm.
+//! [`Topology::admits`] says whether that does harm.
 //!
 //! Caveat: a keyspace whose factor is raised has its rows where they were. Until repair has taken
 //! them along, a read may meet none of the replicas that hold them.
@@ -91,6 +91,15 @@ pub(crate) struct WriteRings<'t> {
     pub(crate) coming: Option<&'t Ring>,
 }
 
+/// What a replica is asked to do with rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Take them.
+    Write,
+    /// Tell of them.
+    Read,
+}
+
 /// What becomes of a request that a replica was sent under some epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -101,6 +110,16 @@ pub(crate) enum Admission {
     Early,
     /// It would do harm, or its coordinator is wrong about this node.
     Stale,
+}
+
+impl Access {
+    /// The bug that lets it past its fence.
+    fn unfenced(self) -> Planted {
+        match self {
+            Access::Write => Planted::WriteFenceIgnored,
+            Access::Read => Planted::ReadFenceIgnored,
+        }
+    }
 }
 
 impl Placement {
@@ -265,48 +284,17 @@ impl Topology {
         Ok(Topology { ring, epoch, members, up, is_admitted, keyspaces, placements, located })
     }
 
-    /// Whether a write that was decided under an epoch is taken here.
-    pub(crate) fn admits_write(
+    /// Whether what was decided under an epoch is done here.
+    pub(crate) fn admits(
         &self,
         own: NodeId,
-        keyspace: KeyspaceId,
-        partition: PartitionId,
+        access: Access,
+        (keyspace, partition): (KeyspaceId, PartitionId),
         epoch: Epoch,
     ) -> Admission {
-        let fence = self.fence(partition, |located| located.write_fence);
-        if epoch < fence && !planted(Planted::WriteFenceIgnored) {
+        if epoch < self.fence(partition, access) && !planted(access.unfenced()) {
             return Admission::Stale;
         }
-        self.admits_owner(own, keyspace, partition, epoch)
-    }
-
-    /// Whether a read that was decided under an epoch is answered here.
-    pub(crate) fn admits_read(
-        &self,
-        own: NodeId,
-        keyspace: KeyspaceId,
-        partition: PartitionId,
-        epoch: Epoch,
-    ) -> Admission {
-        let fence = self.fence(partition, |located| located.read_fence);
-        if epoch < fence && !planted(Planted::ReadFenceIgnored) {
-            return Admission::Stale;
-        }
-        self.admits_owner(own, keyspace, partition, epoch)
-    }
-
-    /// Whether what a fallback keeps for another node may count.
-    pub(crate) fn admits_hint(&self, partition: PartitionId, epoch: Epoch) -> bool {
-        epoch >= self.fence(partition, |located| located.write_fence)
-    }
-
-    fn admits_owner(
-        &self,
-        own: NodeId,
-        keyspace: KeyspaceId,
-        partition: PartitionId,
-        epoch: Epoch,
-    ) -> Admission {
         let owns = self.placement(keyspace).is_some_and(|it| it.owns(own, partition));
         match owns {
             true => Admission::Serve,
@@ -315,7 +303,17 @@ impl Topology {
         }
     }
 
-    fn fence(&self, partition: PartitionId, of: impl FnOnce(&Located) -> Epoch) -> Epoch {
+    /// Whether what a fallback keeps for another node may count.
+    pub(crate) fn admits_hint(&self, partition: PartitionId, epoch: Epoch) -> bool {
+        epoch >= self.fence(partition, Access::Write)
+    }
+
+    /// The epoch from which on an access must have been decided.
+    fn fence(&self, partition: PartitionId, access: Access) -> Epoch {
+        let of = |located: &Located| match access {
+            Access::Write => located.write_fence,
+            Access::Read => located.read_fence,
+        };
         self.located.get(usize::from(partition.0)).map_or(Epoch(0), of)
     }
 

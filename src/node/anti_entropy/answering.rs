@@ -12,6 +12,7 @@ use crate::node::gate::Gate;
 use crate::node::pages::Place;
 use crate::node::replica::Replica;
 use crate::node::tasks::Tasks;
+use crate::node::topology::Access;
 use crate::protocol::message::tree::{Answer, Question, TreeAsk, TreeReply};
 use crate::protocol::message::{Class, Message, Refusal};
 use crate::types::NodeId;
@@ -47,7 +48,7 @@ impl Answering {
         let TreeAsk { request, keyspace, partition, epoch, question } = ask;
         let transport = Arc::clone(&self.transport);
         let topology = self.gate.topology.load();
-        let owned = topology.admits_read(self.gate.own, keyspace, partition, epoch);
+        let owned = topology.admits(self.gate.own, Access::Read, (keyspace, partition), epoch);
         let replica = Arc::clone(&self.gate.replica);
         let has_time = replica.admission.admits(Class::AntiEntropy);
         let slot = Arc::clone(&self.slots).try_acquire_owned().ok().filter(|_| has_time);
