@@ -77,6 +77,7 @@ fn quorum_read() -> usize {
         primaries: primaries(),
         required: 2,
         blocking_repair: true,
+        alongside: None,
         hedge_after: Some(Duration::from_millis(20)),
         deadline: DEADLINE,
     };

@@ -147,6 +147,13 @@ impl Placement {
         layout.map_or(&self.ring, |layout| self.ring_of(layout))
     }
 
+    /// While a partition moves, the ring whose owners take its writes and do not answer reads.
+    pub(crate) fn other_ring(&self, partition: PartitionId) -> Option<&Ring> {
+        let located = self.locate(partition)?;
+        let (coming, serving) = located.next?;
+        Some(self.ring_of(if serving { located.at } else { coming }))
+    }
+
     /// The rings whose owners of a partition take writes.
     pub(crate) fn write_rings(&self, partition: PartitionId) -> WriteRings<'_> {
         let Some(located) = self.locate(partition) else {

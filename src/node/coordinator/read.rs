@@ -10,9 +10,10 @@ use crate::node::coordinator::write::stopped;
 use crate::node::coordinator::{Coordinator, Owner, placement};
 use crate::node::gate::Turned;
 use crate::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions};
-use crate::node::topology::Placement;
+use crate::node::topology::{Placement, Topology};
 use crate::protocol::message::{Class, Found, Message, Read, Refusal, Want, Write};
-use crate::protocol::quorum::read::{ReadEffect, ReadQuorum, ReadSetup, ReadSuccess};
+use crate::protocol::quorum::level::majority;
+use crate::protocol::quorum::read::{Alongside, ReadEffect, ReadQuorum, ReadSetup, ReadSuccess};
 use crate::protocol::quorum::{Primary, QuorumError};
 use crate::types::{Epoch, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row};
 
@@ -65,8 +66,7 @@ impl Coordinator {
             let required = placement.read_quorum(ring, options)?;
             let (key, epoch) = (key.clone(), topology.epoch);
             let subject = Subject { keyspace, partition, key, epoch, started, deadline };
-            let primaries = self.primaries(&topology.up, ring, partition);
-            let setup = self.read_setup(primaries, required, &subject);
+            let setup = self.read_setup(&topology, placement, (required, options), &subject);
             let error = match self.begin_read(setup, subject).await {
                 Ok(success) => {
                     let replicas = ring.replicas_in_effect();
@@ -88,13 +88,33 @@ impl Coordinator {
 
     fn read_setup(
         &self,
-        mut primaries: Vec<Primary>,
-        required: u32,
+        topology: &Topology,
+        placement: &Placement,
+        (required, options): (u32, &RequestOptions),
         subject: &Subject,
     ) -> ReadSetup {
+        let (partition, deadline) = (subject.partition, subject.deadline);
+        let ring = placement.read_ring(partition);
+        let mut primaries = self.primaries(&topology.up, ring, partition);
         let hedge_after = self.order(&mut primaries, required, subject.started);
-        let blocking_repair = required > 1;
-        ReadSetup { primaries, required, blocking_repair, hedge_after, deadline: subject.deadline }
+        let is_majority = required >= majority(ring.replicas_in_effect());
+        let other = placement.other_ring(partition).filter(|_| is_majority);
+        let alongside = other.map(|other| {
+            let answering = primaries.len();
+            let owners = other.primaries(partition).to_vec();
+            let beyond: Vec<NodeId> = owners
+                .iter()
+                .copied()
+                .filter(|it| primaries.iter().all(|p| p.node != *it))
+                .collect();
+            primaries.extend(beyond.into_iter().map(|node| self.primary(&topology.up, node)));
+            // A number that the other owners cannot give is all of them.
+            let all = other.replicas_in_effect();
+            let required = placement.read_quorum(other, options).unwrap_or(all);
+            Alongside { answering, owners, required }
+        });
+        let blocking_repair = required > 1 || alongside.is_some();
+        ReadSetup { primaries, required, blocking_repair, alongside, hedge_after, deadline }
     }
 
     /// Puts replicas in the order in which they should be asked; how long one may keep silent

@@ -10,9 +10,15 @@
 //! are repaired behind the answer. Either way the machine lives on after the answer until every
 //! replica that it asked has replied, or the deadline, and repairs those that reply late.
 //!
+//! While the key's partition moves, a read at a majority also sees to it that the owners which do
+//! not answer reads now, those to come or those that were, hold what it answers ([`Alongside`]):
+//! a write that was never acknowledged may have reached one of the two sets only, and once it was
+//! read, reads that ask the other set must not miss it.
+//!
 //! Caveat: a replica that refills after a loss (`Found::complete` is false) never counts, but what
 //! it does hold is merged and, being durable, supports blocking repair like any other copy.
 
+mod known;
 #[cfg(test)]
 mod properties;
 mod replica;
@@ -21,7 +27,7 @@ mod tests;
 
 use std::time::Duration;
 
-use self::replica::{Heard, Question, Repair, Replica};
+use self::replica::{Heard, Part, Question, Repair, Replica};
 use crate::protocol::message::{Found, Holding, Refusal, Want};
 use crate::protocol::quorum::{Outcome, Primary, QuorumError};
 use crate::types::{Moment, NodeId, Record, Version};
@@ -30,16 +36,30 @@ use crate::types::{Moment, NodeId, Record, Version};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadSetup {
     /// The first N nodes of the preference list, each once, in the order in which they should be
-    /// asked: nearest first.
+    /// asked: nearest first; then owners [alongside](Alongside) that are not among them.
     pub primaries: Vec<Primary>,
     /// R; at least 1.
     pub required: u32,
     /// Whether stale replicas are repaired before the answer, as far as `required` demands.
     pub blocking_repair: bool,
+    /// Set while the partition moves, where the answer must be found by later reads that ask its
+    /// other owners; with `blocking_repair` only.
+    pub alongside: Option<Alongside>,
     /// How long a replica may keep silent before another is asked as well; `None` for ever.
     pub hedge_after: Option<Duration>,
     /// When the client stops waiting.
     pub deadline: Moment,
+}
+
+/// Owners of a partition that moves who take its writes and do not answer this read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alongside {
+    /// How many of the primaries, from the first on, answer.
+    pub answering: usize,
+    /// The other owners, all among the primaries; some may answer as well.
+    pub owners: Vec<NodeId>,
+    /// How many of them must hold the answer before it is given; at least 1.
+    pub required: u32,
 }
 
 /// What the driver must do next.
@@ -81,7 +101,8 @@ pub struct ReadSuccess {
 #[derive(Clone, Debug)]
 pub struct ReadQuorum {
     replicas: Vec<Replica>,
-    required: usize,
+    /// How many of those that answer must, and of those alongside must hold the answer.
+    required: [usize; 2],
     blocking_repair: bool,
     hedge_after: Option<Duration>,
     deadline: Moment,
@@ -104,9 +125,10 @@ impl ReadQuorum {
     /// Begins a read; poll it at once. If too few replicas can be reached, its only effect is the
     /// answer that says so.
     pub fn new(setup: ReadSetup, now: Moment) -> Self {
+        let alongside = setup.alongside.as_ref().map_or(0, |it| it.required.max(1) as usize);
         let mut read = ReadQuorum {
-            replicas: setup.primaries.iter().map(Replica::new).collect(),
-            required: (setup.required as usize).max(1),
+            replicas: replicas(&setup),
+            required: [(setup.required as usize).max(1), alongside],
             blocking_repair: setup.blocking_repair,
             hedge_after: setup.hedge_after,
             deadline: setup.deadline,
@@ -119,12 +141,13 @@ impl ReadQuorum {
             answer: None,
             over: false,
         };
-        let reachable = read.count(Replica::is_unasked);
-        if reachable < read.required {
+        let out_of_reach =
+            Part::BOTH.into_iter().find(|part| !read.has(*part, Replica::is_unasked));
+        if let Some(part) = out_of_reach {
             read.over = true;
             read.decide(Err(QuorumError::Unavailable {
-                required: read.required as u32,
-                reachable: reachable as u32,
+                required: read.required[part as usize] as u32,
+                reachable: read.count(part, Replica::is_unasked) as u32,
             }));
         }
         read.advance(now);
@@ -232,58 +255,28 @@ impl ReadQuorum {
     }
 }
 
-// What is known.
-impl ReadQuorum {
-    fn count(&self, of: impl Fn(&Replica) -> bool) -> usize {
-        self.replicas.iter().filter(|replica| of(replica)).count()
-    }
-
-    fn counted(&self) -> usize {
-        self.count(|replica| replica.heard == Heard::Counted)
-    }
-
-    /// Replicas known to hold the newest version.
-    fn holders(&self) -> usize {
-        self.count(|replica| replica.holds == self.newest)
-    }
-
-    fn is_stale(&self, replica: &Replica) -> bool {
-        replica.is_known() && replica.holds < self.newest
-    }
-
-    /// Stale replicas that have not failed to take a repair.
-    fn mendable(&self) -> usize {
-        self.count(|replica| self.is_stale(replica) && replica.repair != Repair::Failed)
-    }
-
-    /// The newest record, unless its value is still to be fetched.
-    fn newest_record(&self) -> Option<&Record> {
-        self.record.as_ref().filter(|record| Some(record.version) >= self.newest)
-    }
-
-    fn lacks_value(&self) -> bool {
-        self.newest.is_some() && self.newest_record().is_none()
-    }
-
-    /// Whether a question in flight, not yet slow, may bring the newest record.
-    fn is_value_coming(&self) -> bool {
-        self.replicas.iter().any(|replica| {
-            replica.is_prompt(Want::Value)
-                && (replica.heard == Heard::Nothing || replica.holds >= self.newest)
-        })
-    }
-
-    fn merge(&mut self, holding: Holding) {
-        self.newest = self.newest.max(Some(holding.version()));
-        if let Holding::Record(record) = holding
-            && self.record.as_ref().is_none_or(|known| known.version < record.version)
-        {
-            self.record = Some(record);
-        }
-    }
+/// Whom to ask next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    With(Part),
+    Any,
 }
 
-// What follows from it.
+fn replicas(setup: &ReadSetup) -> Vec<Replica> {
+    let Some(alongside) = &setup.alongside else {
+        return setup
+            .primaries
+            .iter()
+            .map(|primary| Replica::new(primary, [true, false]))
+            .collect();
+    };
+    let replica = |(at, primary): (usize, &Primary)| {
+        let parts = [at < alongside.answering, alongside.owners.contains(&primary.node)];
+        Replica::new(primary, parts)
+    };
+    setup.primaries.iter().enumerate().map(replica).collect()
+}
+
 impl ReadQuorum {
     fn advance(&mut self, now: Moment) {
         if self.over {
@@ -294,7 +287,9 @@ impl ReadQuorum {
         }
         self.fetch_value(now);
         if !self.decided {
-            while self.wants_another() && self.ask_next(now) {}
+            while let Some(wanted) = self.wanted()
+                && self.ask(wanted, now)
+            {}
             self.settle();
         }
         self.plan_repairs();
@@ -324,31 +319,41 @@ impl ReadQuorum {
         }
     }
 
-    /// Whether the replicas asked so far, if all goes well, will not do. Slow ones do not count
-    /// as going well.
-    fn wants_another(&self) -> bool {
-        let counted = self.counted();
-        let first_answers = self.count(|r| r.heard == Heard::Nothing && r.is_prompt_question());
-        if counted + first_answers < self.required {
-            return true;
+    /// Whom else to ask, if the replicas asked so far will not do even if all goes well. Slow ones
+    /// do not count as going well.
+    fn wanted(&self) -> Option<Wanted> {
+        let is_asked = |r: &Replica| r.heard == Heard::Nothing && r.is_prompt_question();
+        if !self.has(Part::Answers, |r| r.is_counted() || is_asked(r)) {
+            return Some(Wanted::With(Part::Answers));
         }
         if self.lacks_value() {
-            return !self.is_value_coming();
+            return (!self.is_value_coming()).then_some(Wanted::Any);
         }
-        counted >= self.required
-            && !self.is_supported_by(self.holders())
-            && !self.is_supported_by(self.holders() + self.mendable() + first_answers)
+        let will_do = |part| self.has(part, |r| self.may_be_holder(r) || is_asked(r));
+        let short = Part::BOTH.into_iter().find(|part| !will_do(*part));
+        short.filter(|_| self.blocking_repair).map(Wanted::With)
     }
 
-    /// Whether that many holders of the newest record permit to answer with it.
-    fn is_supported_by(&self, holders: usize) -> bool {
-        !self.blocking_repair || self.newest.is_none() || holders >= self.required
+    /// Whether it permits to answer with the newest record that these replicas hold it.
+    fn is_supported_by(&self, is_holder: impl Fn(&Replica) -> bool) -> bool {
+        !self.blocking_repair
+            || self.newest.is_none()
+            || Part::BOTH.into_iter().all(|part| self.has(part, &is_holder))
     }
 
-    fn ask_next(&mut self, now: Moment) -> bool {
+    fn is_supported(&self) -> bool {
+        self.is_supported_by(|replica| self.is_holder(replica))
+    }
+
+    /// Asks a replica that is wanted; false if there is none left.
+    fn ask(&mut self, wanted: Wanted, now: Moment) -> bool {
         let has_value = self.value_counted && !self.lacks_value();
         let want = if has_value || self.is_value_coming() { Want::Version } else { Want::Value };
-        let next = self.replicas.iter_mut().find(|replica| replica.is_unasked());
+        let mut unasked = self.replicas.iter_mut().filter(|replica| replica.is_unasked());
+        let next = unasked.find(|replica| match wanted {
+            Wanted::With(part) => replica.has(part),
+            Wanted::Any => true,
+        });
         if let Some(replica) = next {
             replica.question = Question::Due { want, since: now };
             return true;
@@ -358,19 +363,18 @@ impl ReadQuorum {
 
     /// Decides, if it is time: for an answer, or because an answer has become impossible.
     fn settle(&mut self) {
-        let counted = self.counted();
-        let unheard = self.count(|r| r.heard == Heard::Nothing && r.owes_answer());
-        if counted < self.required {
-            if counted + unheard < self.required {
+        let is_unheard = |r: &Replica| r.heard == Heard::Nothing && r.owes_answer();
+        if !self.is_heard() {
+            if !self.has(Part::Answers, |r| r.is_counted() || is_unheard(r)) {
                 self.fail();
             }
         } else if self.lacks_value() {
             if !self.replicas.iter().any(Replica::owes_answer) {
                 self.fail();
             }
-        } else if self.is_supported_by(self.holders()) {
+        } else if self.is_supported() {
             self.decide(Ok(self.success()));
-        } else if !self.is_supported_by(self.holders() + self.mendable() + unheard) {
+        } else if !self.is_supported_by(|r| self.may_be_holder(r) || is_unheard(r)) {
             self.fail();
         }
     }
@@ -381,12 +385,12 @@ impl ReadQuorum {
     }
 
     fn success(&self) -> ReadSuccess {
-        let nodes = |of: fn(&Replica) -> bool| -> Vec<NodeId> {
-            self.replicas.iter().filter(|replica| of(replica)).map(|r| r.node).collect()
+        let nodes = |is_so: fn(&Replica) -> bool| -> Vec<NodeId> {
+            self.replicas.iter().filter(|replica| is_so(replica)).map(|r| r.node).collect()
         };
         ReadSuccess {
             record: self.newest_record().cloned(),
-            answered: nodes(|replica| replica.heard == Heard::Counted),
+            answered: nodes(|replica| replica.has(Part::Answers) && replica.is_counted()),
             repaired: nodes(|replica| replica.repair == Repair::Done),
         }
     }
@@ -394,9 +398,10 @@ impl ReadQuorum {
     fn fail(&mut self) {
         let heard_or_open = |r: &Replica| r.heard != Heard::Nothing || r.owes_answer();
         let any_effect = self.any_lost || self.replicas.iter().any(heard_or_open);
+        let (required, received) = self.progress();
         let error = QuorumError::Failed {
-            required: self.required as u32,
-            received: self.received(),
+            required,
+            received,
             refusals: self.refusals.clone(),
             outcome: if any_effect { Outcome::Unknown } else { Outcome::Failed },
         };
@@ -404,16 +409,24 @@ impl ReadQuorum {
         self.decide(Err(error));
     }
 
-    /// Replicas that counted so far: answers, then holders of the record that was to be answered.
-    fn received(&self) -> u32 {
-        let counted = self.counted();
-        let agreed = if counted < self.required { counted } else { self.holders().min(counted) };
-        agreed as u32
+    /// How many replicas are required, and have counted so far: answers, then holders of the
+    /// record that was to be answered, then those alongside.
+    fn progress(&self) -> (u32, u32) {
+        let is_holder = |replica: &Replica| self.is_holder(replica);
+        let [answers, alongside] = self.required;
+        let (required, received) = if !self.is_heard() {
+            (answers, self.counted())
+        } else if self.has(Part::Answers, is_holder) && !self.has(Part::Alongside, is_holder) {
+            (alongside, self.count(Part::Alongside, is_holder))
+        } else {
+            (answers, self.count(Part::Answers, is_holder).min(self.counted()))
+        };
+        (required as u32, received as u32)
     }
 
     /// Plans a repair of every stale replica: before the answer only if that is short of holders.
     fn plan_repairs(&mut self) {
-        let short = self.counted() >= self.required && !self.is_supported_by(self.holders());
+        let short = self.is_heard() && !self.is_supported();
         if self.newest_record().is_none() || !(self.decided || short) {
             return;
         }
@@ -451,9 +464,10 @@ impl ReadQuorum {
         self.over = true;
         self.cancel_unsent();
         if !self.decided {
+            let (required, received) = self.progress();
             self.decide(Err(QuorumError::Timeout {
-                required: self.required as u32,
-                received: self.received(),
+                required,
+                received,
                 outcome: Outcome::Unknown,
             }));
         }

@@ -132,21 +132,25 @@ impl World {
         assert!(answered.len() >= self.setup.required as usize);
         assert_eq!(answered.len(), success.answered.len());
         assert!(answered.is_subset(&self.counted));
+        assert!(answered.iter().all(|node| self.setup.answering().any(|it| it.node == *node)));
         assert_eq!(version(&success.record), self.newest, "an answer older than what was heard");
         let Some(answer) = &success.record else { return };
         assert_eq!(*answer, record(answer.version.timestamp.0), "an invented value");
-        let holds = |node: &&Node| version(&node.record) >= Some(answer.version);
-        let holders = self.nodes.values().filter(holds).count();
-        assert!(!self.setup.blocking_repair || holders >= self.setup.required as usize);
+        let holds = |node: &&NodeId| version(&self.nodes[*node].record) >= Some(answer.version);
+        let enough = |(nodes, required): (Vec<NodeId>, usize)| {
+            nodes.iter().filter(holds).count() >= required
+        };
+        assert!(!self.setup.blocking_repair || self.setup.parts().into_iter().all(enough));
     }
 
     /// The read may fail only for want of replicas, or of one that sends the newest value.
     fn check_failure(&self, outcome: Outcome) {
-        let reachable = |node: &NodeId| {
-            self.setup.primaries.iter().any(|primary| primary.node == *node && primary.reachable)
-        };
-        let healthy = |(node, state): &(&NodeId, &Node)| !state.troubled && reachable(node);
-        let enough = self.nodes.iter().filter(healthy).count() >= self.setup.required as usize;
+        let healthy = |node: &&NodeId| !self.nodes[*node].troubled && self.setup.reaches(node);
+        let enough = self
+            .setup
+            .parts()
+            .into_iter()
+            .all(|(nodes, required)| nodes.iter().filter(healthy).count() >= required);
         let has_value = self.newest.is_none_or(|newest| self.records.contains(&newest));
         assert!(!enough || !has_value, "a failure that nothing forced");
         assert!(outcome == Outcome::Unknown || self.counted.is_empty());
@@ -273,6 +277,24 @@ impl World {
     }
 }
 
+impl ReadSetup {
+    fn answering(&self) -> impl Iterator<Item = &Primary> {
+        let all = self.primaries.len();
+        self.primaries.iter().take(self.alongside.as_ref().map_or(all, |it| it.answering))
+    }
+
+    fn reaches(&self, node: &NodeId) -> bool {
+        self.primaries.iter().any(|primary| primary.node == *node && primary.reachable)
+    }
+
+    /// Each set of replicas, and how many of them it takes.
+    fn parts(&self) -> Vec<(Vec<NodeId>, usize)> {
+        let answering = self.answering().map(|primary| primary.node).collect();
+        let alongside = self.alongside.iter().map(|it| (it.owners.clone(), it.required as usize));
+        std::iter::once((answering, self.required as usize)).chain(alongside).collect()
+    }
+}
+
 impl Node {
     fn read(&self, want: Want) -> Found {
         let holding = self.record.clone().map(|record| match want {
@@ -289,11 +311,18 @@ prop_compose! {
         required in 1u32..5,
         blocking_repair: bool,
         hedge: bool,
+        (answering, owned) in (1usize..5, prop::collection::vec(any::<bool>(), 6)),
+        hold in prop::option::of(1u32..4),
     ) -> ReadSetup {
         let primary = |(at, reachable): (usize, &bool)| {
             Primary { node: NodeId(at as u64 + 1), reachable: *reachable }
         };
+        let answering = answering.min(reachable.len());
+        let nodes = (0..reachable.len()).filter(|at| *at >= answering || owned[*at]);
+        let owners: Vec<NodeId> = nodes.map(|at| NodeId(at as u64 + 1)).collect();
+        let hold = hold.filter(|_| blocking_repair);
         ReadSetup {
+            alongside: hold.map(|required| Alongside { answering, owners, required }),
             primaries: reachable.iter().enumerate().map(primary).collect(),
             required,
             blocking_repair,
@@ -329,14 +358,13 @@ proptest! {
         stamps in stamps(0..4),
         steps in prop::collection::vec((0u8..11, any::<usize>()), 0..60),
     ) {
-        let reachable = setup.primaries.iter().filter(|primary| primary.reachable).count();
+        let enough = setup.parts().into_iter().all(|(nodes, required)| {
+            nodes.iter().filter(|node| setup.reaches(node)).count() >= required
+        });
         let mut world = World::new(setup.clone(), &stamps);
         steps.into_iter().for_each(|step| world.step(step));
         world.settle();
-        prop_assert_eq!(
-            matches!(world.answer, Some(Ok(_))),
-            reachable >= setup.required as usize
-        );
+        prop_assert_eq!(matches!(world.answer, Some(Ok(_))), enough);
         prop_assert!(world.read.is_done());
         for node in &world.counted {
             let held = version(&world.nodes[node].record);

@@ -35,10 +35,25 @@ pub(super) enum Repair {
     Failed,
 }
 
+/// What a replica is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Its answer counts.
+    Answers,
+    /// It must hold what is answered, for reads that will ask it.
+    Alongside,
+}
+
+impl Part {
+    pub(super) const BOTH: [Part; 2] = [Part::Answers, Part::Alongside];
+}
+
 /// One replica.
 #[derive(Clone, Debug)]
 pub(super) struct Replica {
     pub(super) node: NodeId,
+    /// Whether it has each [`Part`].
+    parts: [bool; 2],
     reachable: bool,
     /// Whether it was ever sent a question.
     asked: bool,
@@ -54,9 +69,10 @@ pub(super) struct Replica {
 }
 
 impl Replica {
-    pub(super) fn new(primary: &Primary) -> Self {
+    pub(super) fn new(primary: &Primary, parts: [bool; 2]) -> Self {
         Replica {
             node: primary.node,
+            parts,
             reachable: primary.reachable,
             asked: false,
             question: Question::None,
@@ -66,6 +82,14 @@ impl Replica {
             closed: false,
             repair: Repair::None,
         }
+    }
+
+    pub(super) fn has(&self, part: Part) -> bool {
+        self.parts[part as usize]
+    }
+
+    pub(super) fn is_counted(&self) -> bool {
+        self.heard == Heard::Counted
     }
 
     pub(super) fn is_unasked(&self) -> bool {

@@ -1,3 +1,4 @@
+mod alongside;
 mod repair;
 
 use bytes::Bytes;
@@ -90,6 +91,11 @@ fn begin(setup: &str) -> Reading {
         primaries: script::primaries(setup),
         required: script::number(setup, "r").expect("r") as u32,
         blocking_repair: setup.contains("blocking"),
+        alongside: script::number(setup, "answering").map(|answering| Alongside {
+            answering: answering as usize,
+            owners: script::numbers(setup, "alongside").iter().map(|n| NodeId(*n as u64)).collect(),
+            required: script::number(setup, "hold").expect("how many hold it") as u32,
+        }),
         hedge_after: script::number(setup, "hedge").map(Duration::from_millis),
         deadline: DEADLINE,
     };

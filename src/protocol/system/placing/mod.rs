@@ -13,7 +13,9 @@
 //!
 //! Requests carry the epoch that their coordinator had heard of. A replica refuses what was decided
 //! before the partition's *fence*: writes that went to the old owners alone once these are being
-//! copied, and reads that ask the old owners once the new ones answer. So a coordinator that has
+//! copied, and reads that asked the old owners for these alone, or once the new ones answer. A read
+//! at a majority is *for* both sets: it leaves what it answers with as many of each, as a write
+//! does, so that no later read goes back. So a coordinator that has
 //! not heard of a step can do no harm: what it still gets acknowledged, it got from owners that had
 //! not heard either, and that no copy was taken of since.
 //!
@@ -157,9 +159,10 @@ impl Placing {
             let serving = matches!(moving.step, Step::Serving { .. });
             located.next = Some((moving.to, serving));
             located.write_fence = moving.since;
-            if let Step::Serving { since } = moving.step {
-                located.read_fence = since;
-            }
+            located.read_fence = match moving.step {
+                Step::Copying { .. } => moving.since,
+                Step::Serving { since } => since,
+            };
         }
         located
     }

@@ -84,11 +84,11 @@ impl Placing {
             layouts.get(&to).is_some_and(|members| members.iter().any(|it| it.node == node))
         };
         for place in self.places.values_mut() {
-            let copies = place.moving.as_ref().is_some_and(|moving| {
+            let given_up = place.moving.take_if(|moving| {
                 matches!(moving.step, Step::Copying { .. }) && leads_to_it(moving.to)
             });
-            if copies {
-                place.moving = None;
+            if let Some(moving) = given_up {
+                place.fence = moving.since;
             }
         }
     }

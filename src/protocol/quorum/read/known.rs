@@ -1,0 +1,67 @@
+//! What a read knows of its replicas, and what is missing from it.
+
+use super::ReadQuorum;
+use super::replica::{Heard, Part, Repair, Replica};
+use crate::protocol::message::{Holding, Want};
+use crate::types::Record;
+
+impl ReadQuorum {
+    /// Replicas with a part in the read that are so.
+    pub(super) fn count(&self, part: Part, is_so: impl Fn(&Replica) -> bool) -> usize {
+        self.replicas.iter().filter(|replica| replica.has(part) && is_so(replica)).count()
+    }
+
+    /// Whether as many with that part are so as must be.
+    pub(super) fn has(&self, part: Part, is_so: impl Fn(&Replica) -> bool) -> bool {
+        self.count(part, is_so) >= self.required[part as usize]
+    }
+
+    pub(super) fn counted(&self) -> usize {
+        self.count(Part::Answers, Replica::is_counted)
+    }
+
+    /// Whether the read may be answered, for what those that answer have said.
+    pub(super) fn is_heard(&self) -> bool {
+        self.has(Part::Answers, Replica::is_counted)
+    }
+
+    /// Whether the replica is known to hold the newest version.
+    pub(super) fn is_holder(&self, replica: &Replica) -> bool {
+        replica.is_known() && replica.holds == self.newest
+    }
+
+    pub(super) fn is_stale(&self, replica: &Replica) -> bool {
+        replica.is_known() && replica.holds < self.newest
+    }
+
+    /// Whether the replica holds the newest version, or has not failed to take it.
+    pub(super) fn may_be_holder(&self, replica: &Replica) -> bool {
+        self.is_holder(replica) || (self.is_stale(replica) && replica.repair != Repair::Failed)
+    }
+
+    /// The newest record, unless its value is still to be fetched.
+    pub(super) fn newest_record(&self) -> Option<&Record> {
+        self.record.as_ref().filter(|record| Some(record.version) >= self.newest)
+    }
+
+    pub(super) fn lacks_value(&self) -> bool {
+        self.newest.is_some() && self.newest_record().is_none()
+    }
+
+    /// Whether a question in flight, not yet slow, may bring the newest record.
+    pub(super) fn is_value_coming(&self) -> bool {
+        self.replicas.iter().any(|replica| {
+            replica.is_prompt(Want::Value)
+                && (replica.heard == Heard::Nothing || replica.holds >= self.newest)
+        })
+    }
+
+    pub(super) fn merge(&mut self, holding: Holding) {
+        self.newest = self.newest.max(Some(holding.version()));
+        if let Holding::Record(record) = holding
+            && self.record.as_ref().is_none_or(|known| known.version < record.version)
+        {
+            self.record = Some(record);
+        }
+    }
+}
