@@ -342,15 +342,19 @@ impl Cluster {
     /// Switches off the machines whose nodes have left.
     fn see_off(&self) {
         for (machine, host) in self.hosts.iter().enumerate() {
-            let told = *host.leaving.lock() == Leaving::Told;
-            let Some(node_id) = host.node_id.lock().filter(|_| told) else { continue };
-            let others = (0..self.hosts.len()).filter(|other| *other != machine);
-            let mut others = others.filter_map(|other| self.session(other));
-            if others.any(|session| session.node.members().is_forgotten(node_id)) {
+            if *host.leaving.lock() == Leaving::Told && self.has_let_go(machine) {
                 *host.leaving.lock() = Leaving::Gone;
                 self.crash(machine, Survival::Everything);
             }
         }
+    }
+
+    /// Whether some other machine knows that a machine's node is no member any more.
+    pub(crate) fn has_let_go(&self, machine: usize) -> bool {
+        let Some(node_id) = *self.hosts[machine].node_id.lock() else { return false };
+        let others = (0..self.hosts.len()).filter(|other| *other != machine);
+        let mut others = others.filter_map(|other| self.session(other));
+        others.any(|session| session.node.members().is_forgotten(node_id))
     }
 
     /// The hints that nodes keep for others, in words.
