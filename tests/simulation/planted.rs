@@ -182,12 +182,11 @@ const ROWS: &[&str] = &[
 ];
 
 /// Bugs of nodes while the ring changes, each with the invariants of which at least one must fail.
-pub(crate) const IN_RING: [(RingPlanted, &[&str]); 6] = [
+pub(crate) const IN_RING: [(RingPlanted, &[&str]); 5] = [
     (RingPlanted::ReadsFlippedBeforeSync, ROWS),
     (RingPlanted::WritesToOldOwnersOnly, ROWS),
     (RingPlanted::QuorumsOfAMoveAdded, ROWS),
     (RingPlanted::WriteFenceIgnored, ROWS),
-    (RingPlanted::SyncedAfterOneSource, ROWS),
     (RingPlanted::DroppedWhileMoving, ROWS),
 ];
 

@@ -1,5 +1,5 @@
-//! A coordinator and an owner that have not heard how far a partition's move is, with one replica
-//! of each key, so that any slip shows at once.
+//! A coordinator and an owner that have not heard how far a partition's move is; mostly with one
+//! replica of each key, so that any slip shows at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,18 @@ const SHAPE: Shape = Shape {
     ..crate::directed::SHAPE
 };
 
+/// Two replicas, both of which have every write, and one of which answers: a read that is no
+/// majority asks the owners of one ring only.
+const READ_AT_ONE: Shape =
+    Shape { replication: Replication { factor: 2, read_quorum: 1, write_quorum: 2 }, ..SHAPE };
+
+/// Every node has every key, until another joins.
+const EVERYWHERE: Shape = Shape {
+    machines: 4,
+    replication: Replication { factor: 3, read_quorum: 2, write_quorum: 2 },
+    ..SHAPE
+};
+
 /// The machine whose node joins.
 const JOINS: usize = 5;
 
@@ -54,7 +66,14 @@ struct Stage {
 impl Stage {
     /// A settled cluster of five voters in which one hears no more, with a value under the key.
     async fn set() -> Stage {
-        let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+        let stage = Stage::set_up(SHAPE).await;
+        stage.cluster.network.set_deaf(stage.deaf, true);
+        stage
+    }
+
+    /// The same, while everybody hears everything.
+    async fn set_up(shape: Shape) -> Stage {
+        let cluster = Cluster::new(Arc::new(Trace::new(false)), shape, &Dice::new(1));
         start_all(&cluster).await;
         while system_voters(&cluster).await.len() < JOINS {
             cluster.agenda.sleep(Duration::from_secs(1)).await;
@@ -66,14 +85,14 @@ impl Stage {
         };
         let leader = (0..JOINS).find(|it| leads(*it)).expect("the system group has a leader");
         // Which keys move is known once the node has joined: a rehearsal with the same dice tells.
-        let moves = rehearse().await;
+        let moves = rehearse(shape, JOINS).await;
         let mut theirs = moves.into_iter().filter(|(_, _, owner)| *owner != leader);
         let (key, partition, owner) = theirs.next().expect("some key of another node moves");
-        let mut others = (0..JOINS).filter(|machine| *machine != leader && *machine != owner);
+        let owners = cluster.primaries(&key);
+        let mut others = (0..JOINS).filter(|it| *it != leader && !owners.contains(it));
         let deaf = others.next().expect("five nodes");
         let stage = Stage { cluster, key, partition, owner, deaf, leader };
         stage.put(leader, "old").await.expect("all is well");
-        stage.cluster.network.set_deaf(deaf, true);
         stage
     }
 
@@ -113,19 +132,22 @@ fn brief() -> RequestOptions {
     RequestOptions { timeout, ..RequestOptions::default() }
 }
 
-/// Keys that move to the machine that joins, and where they lie before.
-async fn rehearse() -> Vec<(Key, PartitionId, usize)> {
-    let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+/// Keys that move to the machine that joins, and who loses them to it.
+async fn rehearse(shape: Shape, joins: usize) -> Vec<(Key, PartitionId, usize)> {
+    let cluster = Cluster::new(Arc::new(Trace::new(false)), shape, &Dice::new(1));
     start_all(&cluster).await;
-    let lies_on = |key: &Key| cluster.primaries(key).first().copied();
     let keys = (0..500).map(|number| Key::from(format!("k{number}")));
-    let before: Vec<(Key, usize)> =
-        keys.filter_map(|key| lies_on(&key).map(|owner| (key, owner))).collect();
-    cluster.start(JOINS);
+    let before: Vec<(Key, Vec<usize>)> =
+        keys.map(|key| (key.clone(), cluster.primaries(&key))).collect();
+    cluster.start(joins);
     assert!(wait_until(&cluster, STEP_MAX, || cluster.is_settled()).await);
     let node = cluster.nodes()[0].clone();
-    let moved = before.into_iter().filter(|(key, _)| lies_on(key) == Some(JOINS));
-    let moved = moved.map(|(key, owner)| (key.clone(), node.owners(&key).partition, owner));
+    let moved = before.into_iter().filter_map(|(key, before)| {
+        let after = cluster.primaries(&key);
+        let lost = before.into_iter().find(|machine| !after.contains(machine));
+        let partition = node.owners(&key).partition;
+        lost.filter(|_| after.contains(&joins)).map(|lost| (key, partition, lost))
+    });
     let moved = moved.collect();
     cluster.end();
     moved
@@ -139,12 +161,14 @@ fn is_serving(step: Option<&Step>) -> bool {
     matches!(step, Some(Step::Serving { .. }))
 }
 
-/// The owner hears no more once it is being copied: nobody may write past it then.
+/// The owner and a coordinator hear no more once it is being copied: nobody may write past it then.
 async fn an_owner_that_has_not_heard_is_still_written_to() -> bool {
-    let stage = Stage::set().await;
+    let stage = Stage::set_up(READ_AT_ONE).await;
     stage.cluster.start(JOINS);
-    assert!(stage.hears(stage.owner, is_copying).await, "the move begins");
-    stage.cluster.network.set_deaf(stage.owner, true);
+    for machine in [stage.owner, stage.deaf] {
+        assert!(stage.hears(machine, is_copying).await, "the move begins");
+        stage.cluster.network.set_deaf(machine, true);
+    }
     let taken_over = |step: Option<&Step>| !is_copying(step);
     assert!(stage.hears(stage.leader, taken_over).await, "the new owner has taken over");
     // Time enough for a leader that would not wait.
@@ -166,6 +190,48 @@ async fn an_owner_answers_nobody_who_has_not_heard_that_another_serves() -> bool
     let read = stage.get(stage.deaf).await;
     stage.cluster.end();
     read != Ok(Some(Bytes::from_static(b"old")))
+}
+
+/// Of three owners one missed a write, and only that one can be reached by the node that takes the
+/// key over: it must wait for the others.
+async fn rows_are_taken_from_more_than_one_owner() -> bool {
+    const TAKER: usize = 3;
+    let (key, partition, _) = rehearse(EVERYWHERE, TAKER).await.remove(0);
+    let cluster = Cluster::new(Arc::new(Trace::new(false)), EVERYWHERE, &Dice::new(1));
+    start_all(&cluster).await;
+    let ids = cluster.node_ids();
+    let leads = |machine: &usize| {
+        let status = cluster.session(*machine).expect("all run").node.status();
+        status.raft.system_leader == Some(ids[machine])
+    };
+    let leader = (0..TAKER).find(leads).expect("the system group has a leader");
+    let others: Vec<usize> = (0..TAKER).filter(|machine| *machine != leader).collect();
+    let (owner, deaf) = (others[0], others[1]);
+    let stage = Stage { cluster, key, partition, owner, deaf, leader };
+    stage.cluster.plant(Some(NetworkPlanted::BlockedHints));
+    let cut = |machine: usize, blocked: bool| {
+        for other in &others {
+            stage.cluster.network.set_blocked(machine, *other, blocked);
+            stage.cluster.network.set_blocked(*other, machine, blocked);
+        }
+    };
+    cut(leader, true);
+    stage.put(owner, "new").await.expect("two of three are there");
+    cut(leader, false);
+    cut(TAKER, true);
+    stage.cluster.start(TAKER);
+    let mut read = Err(String::new());
+    for _ in 0..TRIES_MAX {
+        stage.cluster.agenda.sleep(Duration::from_secs(1)).await;
+        if stage.cluster.session(TAKER).is_some() {
+            read = stage.get(TAKER).await;
+        }
+        if read.is_ok() {
+            break;
+        }
+    }
+    stage.cluster.end();
+    read.is_err() || read == Ok(Some(Bytes::from_static(b"new")))
 }
 
 /// Neither the owner nor a coordinator has heard of the move: it may not have been copied yet.
@@ -280,6 +346,11 @@ fn no_step_is_taken_before_the_old_owner_has_heard_of_the_one_before() {
 #[test]
 fn reads_by_an_old_ring_are_refused_once_the_new_owners_serve() {
     tell(Planted::ReadFenceIgnored, an_owner_answers_nobody_who_has_not_heard_that_another_serves);
+}
+
+#[test]
+fn a_partition_is_served_only_with_the_rows_of_as_many_owners_as_a_write_may_have_missed() {
+    tell(Planted::SyncedAfterOneSource, rows_are_taken_from_more_than_one_owner);
 }
 
 #[test]
