@@ -126,6 +126,9 @@ pub struct AntiEntropyOptions {
     pub scrub_interval: Duration,
     /// Bytes of rows per second that this node copies, either way.
     pub bytes_per_second: u64,
+    /// How old a delete, or a value that has expired, must be before it can be reaped; zero for
+    /// never. Longer than the hint window.
+    pub reap_after: Duration,
 }
 
 impl Default for AntiEntropyOptions {
@@ -134,6 +137,7 @@ impl Default for AntiEntropyOptions {
             interval: Duration::from_secs(600),
             scrub_interval: Duration::from_secs(7 * 24 * 3600),
             bytes_per_second: 4 << 20,
+            reap_after: Duration::from_secs(6 * 3600),
         }
     }
 }

@@ -178,6 +178,9 @@ metrics! {
     peer_messages_received: Family<PeerLabels, Reading>, "Messages received, by peer";
     peer_frames_sent: Family<PeerLabels, Reading>, "Frames sent, by peer";
     peer_queued_messages: Family<PeerLabels, Reading>, "Messages waiting to be sent, by peer";
+    rows_reaped: Counter, "Tombstones and expired values that were removed for good";
+    late_hints_dropped: Counter, "Hints that were older than deletes which were reaped";
+    outdated_writes_refused: Counter, "Writes that were older than deletes which were reaped";
     anti_entropy_exchanges: Counter, "Comparisons of a partition with another replica of it";
     anti_entropy_failures: Counter, "Comparisons that could not be ended";
     anti_entropy_rows_sent: Counter, "Rows that another replica lacked and was sent";

@@ -205,7 +205,7 @@ static NODE: [Setting; 10] = [
     },
 ];
 
-static CLUSTER: [Setting; 17] = [
+static CLUSTER: [Setting; 18] = [
     Setting {
         section: "ring",
         name: "zone",
@@ -280,6 +280,14 @@ static CLUSTER: [Setting; 17] = [
         help: "How often all rows of a partition are read and checked; 0s for never",
         set: |draft, text| put(&mut draft.config.anti_entropy.scrub_interval, parse_duration(text)),
         show: |draft| show_duration(draft.config.anti_entropy.scrub_interval),
+    },
+    Setting {
+        section: "replication",
+        name: "reap-after",
+        placeholder: "DURATION",
+        help: "How old deletes get before they are removed for good; 0s for never",
+        set: |draft, text| put(&mut draft.config.anti_entropy.reap_after, parse_duration(text)),
+        show: |draft| show_duration(draft.config.anti_entropy.reap_after),
     },
     Setting {
         section: "replication",

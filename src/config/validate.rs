@@ -150,6 +150,14 @@ fn check_times(config: &Config) -> Result<(), Unsound> {
     rule(!timeout.is_zero() && timeout <= most, "request-timeout", show(timeout), right)?;
     rule(!limits.max_clock_offset.is_zero(), "max-clock-offset", "0ms", "give more than 0")?;
     rule(!config.hints.window.is_zero(), "hint-window", "0ms", "give more than 0")?;
+    let (reap_after, window) = (config.anti_entropy.reap_after, config.hints.window);
+    let right = format!(
+        "give more than hint-window ({}), or a hint could bring back what was deleted; or 0s, to \
+         keep deletes for ever",
+        show(window)
+    );
+    let after_hints = reap_after.is_zero() || reap_after > window;
+    rule(after_hints, "reap-after", show(reap_after), right)?;
     let rate = config.hints.replay_bytes_per_second;
     rule(rate > 0, "hint-replay-bytes-per-second", rate, "give more than 0")?;
     let rate = config.transfers.bytes_per_second;

@@ -40,16 +40,18 @@ use crate::net::transport::Transport;
 use crate::node::env::Env;
 use crate::node::gate::Gate;
 use crate::node::local::Local;
+use crate::node::reaping::Sharing;
 use crate::node::tasks::Stop;
 use crate::node::topology::{Topology, WriteRings};
 use crate::protocol::exchange::schedule::{Pair, Schedule};
 use crate::protocol::exchange::{Effect, Exchange, Misfit};
 use crate::protocol::message::tree::{Answer, Question, TreeAsk, TreeReply};
 use crate::protocol::message::{Class, Message, Refusal};
+use crate::protocol::reaping::Share;
 use crate::protocol::system::placing::partition_ids;
 use crate::protocol::throttle::Throttle;
 use crate::telemetry::Metrics;
-use crate::types::{Epoch, Moment, NodeId};
+use crate::types::{Epoch, Moment, NodeId, Timestamp};
 
 /// Exchanges at once: most of the time of one that finds something is its pause.
 const EXCHANGES_AT_ONCE: usize = 16;
@@ -99,6 +101,7 @@ pub(crate) struct AntiEntropy {
     lost_hints: Arc<LostHints>,
     scrubs: Arc<Scrubs>,
     throttle: Mutex<Throttle>,
+    sharing: Arc<Sharing>,
     schedule: Mutex<Schedule>,
     findings: Mutex<Findings>,
     runs: Mutex<Runs>,
@@ -111,7 +114,7 @@ impl AntiEntropy {
         options: AntiEntropyOptions,
         transport: Arc<dyn Transport>,
         gate: Arc<Gate>,
-        scrubs: Arc<Scrubs>,
+        (scrubs, sharing): (Arc<Scrubs>, Arc<Sharing>),
     ) -> AntiEntropy {
         let interval = Some(options.interval).filter(|interval| !interval.is_zero());
         let own = gate.own;
@@ -126,6 +129,7 @@ impl AntiEntropy {
             lost_hints: Arc::clone(&local.lost_hints),
             scrubs,
             throttle: Mutex::new(Throttle::new(options.bytes_per_second, BURST)),
+            sharing,
             schedule: Mutex::new(Schedule::new(own, interval)),
             findings: Mutex::default(),
             runs: Mutex::default(),
@@ -248,11 +252,14 @@ impl AntiEntropy {
         let epoch = self.gate.topology.load().epoch;
         let mut exchange = Exchange::new();
         let mut copied = Copied::default();
+        let mut fence = Timestamp::default();
         loop {
             match exchange.poll(self.env.now()) {
                 Effect::Ask(question) => {
                     self.gate.replica.admission.wait(Class::AntiEntropy).await;
-                    let (here, there) = self.ask_both(pair, epoch, question).await?;
+                    let is_first = question == Question::Root;
+                    let (here, there, fences) = self.ask_both(pair, epoch, question).await?;
+                    fence = if is_first { fences } else { fence };
                     exchange.on_answers(here, there, self.env.now())?;
                 }
                 Effect::Wait(until) => self.env.sleep_until(until).await,
@@ -261,20 +268,26 @@ impl AntiEntropy {
                     exchange.on_repaired();
                 }
                 Effect::Done(summary) => {
+                    if summary.unconfirmed == 0 {
+                        self.sharing.note(pair, Share { at: fence, epoch });
+                    }
                     return Ok(Outcome { differing: summary.differing, copied });
                 }
             }
         }
     }
 
-    /// Puts a question to the peer and to this node.
+    /// Puts a question to the peer and to this node; up to where both take nothing new, too, if it
+    /// is the first.
     async fn ask_both(
         &self,
         pair: Pair,
         epoch: Epoch,
         question: Question,
-    ) -> Result<(Answer, Answer), Broken> {
+    ) -> Result<(Answer, Answer, Timestamp), Broken> {
         let Pair { keyspace, partition, peer } = pair;
+        let fence = &self.gate.fence;
+        let own = answering::fence(fence, &self.gate.replica, &question).await?;
         let wording = question.clone();
         let errand = self.errands.send(peer, Class::AntiEntropy, |request| {
             Message::TreeAsk(TreeAsk { request, keyspace, partition, epoch, question: wording })
@@ -282,25 +295,25 @@ impl AntiEntropy {
         let place = (keyspace, partition);
         let replica = Arc::clone(&self.gate.replica);
         let here = answering::answer(&*self.env, replica, &self.scrubs, place, question).await?;
-        let there = self.await_answer(errand).await?;
+        let (there, theirs) = self.await_answer(errand).await?;
         let bytes = cost_bytes(&here) + cost_bytes(&there);
         self.metrics.anti_entropy_tree_bytes.inc_by(bytes);
-        Ok((here, there))
+        Ok((here, there, own.min(theirs)))
     }
 
-    async fn await_answer(&self, errand: Errand) -> Result<Answer, Broken> {
+    async fn await_answer(&self, errand: Errand) -> Result<(Answer, Timestamp), Broken> {
         match self.errands.reply(errand, ANSWER_TIME).await? {
             Reply::Tree(TreeReply { complete: false, outcome: Ok(_), .. }) => {
                 Err(Broken::Incomplete)
             }
-            Reply::Tree(TreeReply { outcome, .. }) => Ok(outcome?),
+            Reply::Tree(TreeReply { outcome, fence, .. }) => Ok((outcome?, fence)),
             _ => Err(Broken::Misfit(Misfit)),
         }
     }
 }
 
 /// What this node owns, and who else does; nothing of a partition that moves.
-fn pairs(topology: &Topology, own: NodeId) -> BTreeSet<Pair> {
+pub(crate) fn pairs(topology: &Topology, own: NodeId) -> BTreeSet<Pair> {
     let mut pairs = BTreeSet::new();
     for (keyspace, placement) in topology.placements() {
         for partition in partition_ids(topology.ring.partitions()) {

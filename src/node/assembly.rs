@@ -30,6 +30,7 @@ use crate::node::lists::Lists;
 use crate::node::local::{Local, Parts};
 use crate::node::members::{MemberSeams, Members};
 use crate::node::pages::Pages;
+use crate::node::reaping::{Fence, Reaper, Sharing};
 use crate::node::rebalance::Rebalance;
 use crate::node::refill::{Refill, RefillState};
 use crate::node::scans::Scans;
@@ -191,8 +192,8 @@ impl Node {
         let (env, committer) = (Arc::clone(&local.env), Arc::clone(&local.committer));
         let pages = Arc::new(Pages::new(env, Arc::clone(&transport), committer));
         let refill = self.refill(&transport, &topology, &pages);
-        let (anti_entropy, answering) = self.anti_entropy(&transport, &gate);
-        let moves = self.moves((&transport, &topology), &members, &groups, (&pages, &handoff));
+        let (anti_entropy, answering, reaper) = self.anti_entropy(&transport, &gate, &groups);
+        let moves = self.moves(&transport, &gate, &members, &groups, (&pages, &handoff));
         let scans = self.scans(&transport, &topology);
         let lists = Arc::new(self.lists(&gate, &transport));
         self.dispatcher.connect(Recipients {
@@ -226,6 +227,7 @@ impl Node {
             handoff,
             refill,
             anti_entropy: Arc::new(anti_entropy),
+            reaper: Arc::new(reaper),
             moves,
             joins: AtomicBool::new(entry == Entry::Joining),
             groups,
@@ -238,6 +240,7 @@ impl Node {
             own: self.identity().node_id(),
             topology: Arc::clone(topology),
             replica: Arc::clone(&self.local.replica),
+            fence: Arc::new(Fence::new(&self.local, self.config.anti_entropy.reap_after)),
         })
     }
 
@@ -325,12 +328,13 @@ impl Node {
         })
     }
 
-    /// Who compares replicas, and who answers others that do.
+    /// Who compares replicas, who answers others that do, and who reaps what all share.
     fn anti_entropy(
         &self,
         transport: &Arc<dyn Transport>,
         gate: &Arc<Gate>,
-    ) -> (AntiEntropy, Answering) {
+        groups: &GroupHandles,
+    ) -> (AntiEntropy, Answering, Reaper) {
         let (local, options) = (&self.local, self.config.anti_entropy);
         let (transport, gate) = (Arc::clone(transport), Arc::clone(gate));
         let scrubs = Arc::new(Scrubs::new(Arc::clone(&local.env), options.scrub_interval));
@@ -341,17 +345,21 @@ impl Node {
             Arc::clone(&self.tasks),
             Arc::clone(&scrubs),
         );
-        (AntiEntropy::new(local, options, transport, gate, scrubs), answering)
+        let sharing = Arc::new(Sharing::default());
+        let reaper = Reaper::new(local, &gate, groups, Arc::clone(&sharing));
+        let shown = (scrubs, sharing);
+        (AntiEntropy::new(local, options, transport, gate, shown), answering, reaper)
     }
 
     fn moves(
         &self,
-        (transport, topology): (&Arc<dyn Transport>, &Arc<TopologyCell>),
+        transport: &Arc<dyn Transport>,
+        gate: &Arc<Gate>,
         members: &Arc<Members>,
         groups: &GroupHandles,
         (pages, handoff): (&Arc<Pages>, &Arc<HintedHandoff>),
     ) -> Moves {
-        let (local, own) = (&self.local, self.identity().node_id());
+        let (local, own, topology) = (&self.local, self.identity().node_id(), &gate.topology);
         let transfers = Transfers {
             own,
             incarnation: self.identity().incarnation(),
@@ -364,6 +372,7 @@ impl Node {
             replica: Arc::clone(&local.replica),
             pages: Arc::clone(pages),
             metrics: Arc::clone(&local.metrics),
+            fence: Arc::clone(&gate.fence),
             throttle: transfers::throttle(self.config.transfers.bytes_per_second),
             state: TransferState::default(),
         };
@@ -408,6 +417,7 @@ impl Node {
         tasks.spawn(Arc::clone(&attached.members).run(stop()));
         tasks.spawn(Arc::clone(&attached.handoff).run(hinting, stop()));
         tasks.spawn(Arc::clone(&attached.anti_entropy).run(stop()));
+        tasks.spawn(Arc::clone(&attached.reaper).run(stop()));
         tasks.spawn(Arc::clone(&attached.moves.transfers).run(stop()));
         tasks.spawn(Arc::clone(&attached.moves.rebalance).run(stop()));
         tasks.spawn(Arc::clone(&attached.moves.vacated).run(stop()));
@@ -422,6 +432,9 @@ impl Node {
     }
 
     fn on_refilled(&self) {
+        if let Some(attached) = self.attached.get() {
+            attached.reaper.promise_for_all();
+        }
         if let Err(error) = self.identity().keep_complete() {
             tracing::error!(%error, "cannot keep that the node has refilled; it will do so again");
         }

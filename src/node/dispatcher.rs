@@ -228,7 +228,9 @@ impl Recipients {
         let Some(target) = hint_for else {
             return self.gate.write(row, partition, epoch, (class, time_left), reply_to);
         };
-        let admitted = self.topology.load().admits_hint(partition, epoch);
+        let topology = self.topology.load();
+        self.gate.check_age(topology.reap_floor(partition), &row.record, epoch, true)?;
+        let admitted = topology.admits_hint(partition, epoch);
         let outcome = match (time_left.is_zero(), admitted) {
             (true, _) => Err(Refusal::Expired),
             (_, false) => Err(Refusal::StaleRing),

@@ -9,10 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::node::committer::ReplyTo;
+use crate::node::coordinator::Owner;
+use crate::node::reaping::Fence;
 use crate::node::replica::Replica;
 use crate::node::topology::{Access, Admission, Topology, TopologyCell};
 use crate::protocol::message::{Class, Found, List, Refusal, Want};
-use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Row};
+use crate::protocol::planted::{Planted, planted};
+use crate::protocol::reaping::ReapFloor;
+use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 /// Why a request was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,7 @@ pub(crate) struct Gate {
     pub(crate) own: NodeId,
     pub(crate) topology: Arc<TopologyCell>,
     pub(crate) replica: Arc<Replica>,
+    pub(crate) fence: Arc<Fence>,
 }
 
 impl Gate {
@@ -44,9 +49,43 @@ impl Gate {
         self.topology.with(|topology| {
             let rows = (row.keyspace, partition);
             judge(topology.admits(self.own, Access::Write, rows, epoch))?;
+            let is_new = is_new(&reply_to);
+            self.check_age(topology.reap_floor(partition), &row.record, epoch, is_new)?;
+            if class == Class::Hint && self.is_too_late(topology, partition, &row.record) {
+                self.replica.metrics.late_hints_dropped.inc();
+                let done = self.replica.committer.submit_group(Vec::new(), reply_to);
+                return done.map_err(Turned::Away);
+            }
             let taken = self.replica.write(row, partition, time_left, class, reply_to);
             taken.map_err(Turned::Away)
         })
+    }
+
+    /// Refuses what may be older than deletes that were reaped: rows that were read, or written,
+    /// before their partition's floor was decided, and new writes from below this node's fence.
+    pub(crate) fn check_age(
+        &self,
+        floor: ReapFloor,
+        record: &Record,
+        epoch: Epoch,
+        is_new: bool,
+    ) -> Result<(), Turned> {
+        if floor.outdates(record, epoch) {
+            self.replica.metrics.outdated_writes_refused.inc();
+            return Err(Turned::Away(Refusal::StaleRing));
+        }
+        if is_new && record.version.timestamp <= self.fence.promised() {
+            self.replica.metrics.outdated_writes_refused.inc();
+            return Err(Turned::Away(Refusal::ClockOffset));
+        }
+        Ok(())
+    }
+
+    /// Whether a hint is so old that what it says may have been deleted, and the delete reaped.
+    /// Whoever the floor was decided with has what it says, or something newer.
+    fn is_too_late(&self, topology: &Topology, partition: PartitionId, record: &Record) -> bool {
+        let floor = topology.reap_floor(partition).at.max(self.fence.promised());
+        record.version.timestamp <= floor && !planted(Planted::HintsPassTheFloor)
     }
 
     /// What this node holds for a key, if it answers for it by the ring.
@@ -88,6 +127,12 @@ impl Turned {
             Turned::Away(refusal) => refusal,
         }
     }
+}
+
+/// Whether a row is a client's write on its way to its replicas, and not a copy of one.
+fn is_new(reply_to: &ReplyTo) -> bool {
+    let (ReplyTo::Own(request) | ReplyTo::Peer(_, request)) = reply_to else { return false };
+    matches!(Owner::of(*request), Some((Owner::Write, _)))
 }
 
 /// What becomes of a request that the topology has judged.

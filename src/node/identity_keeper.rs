@@ -47,6 +47,11 @@ impl IdentityKeeper {
         self.identity.lock().members.clone()
     }
 
+    /// Up to which stamp nothing new is taken any more.
+    pub(crate) fn reap_fence(&self) -> Timestamp {
+        self.identity.lock().reap_fence
+    }
+
     /// Whether this node founded its cluster.
     pub(crate) fn is_founder(&self) -> bool {
         self.identity.lock().founder
@@ -77,6 +82,16 @@ impl IdentityKeeper {
     /// Keeps a stamp below which the node will never stamp again.
     pub(crate) fn keep_clock_floor(&self, floor: Timestamp) -> Result<(), IdentityError> {
         self.change(|identity| identity.clock_floor = identity.clock_floor.max(floor))
+    }
+
+    /// Keeps up to which stamp nothing new is taken any more.
+    pub(crate) fn keep_reap_fence(&self, at: Timestamp) -> Result<(), IdentityError> {
+        self.change(|identity| identity.reap_fence = identity.reap_fence.max(at))
+    }
+
+    /// Keeps that the rows are of no use.
+    pub(crate) fn keep_outdated(&self) -> Result<(), IdentityError> {
+        self.change(|identity| identity.outdated = true)
     }
 
     fn change(&self, change: impl FnOnce(&mut Identity)) -> Result<(), IdentityError> {

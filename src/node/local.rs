@@ -78,6 +78,7 @@ impl Local {
         let mut recovered = recover(config, &identity, &files, &store, &*env)?;
         if let Some(lost) = engine_lost.or_else(|| recovered.loss(&identity)) {
             recovered.give_up_groups(&identity, &store, &*env)?;
+            store.forget_up_to(identity.reap_fence);
             note_loss(&mut identity, &*env);
             health.notice(lost);
         }
@@ -193,6 +194,8 @@ fn load_identity(env: &dyn Env, files: &dyn Files) -> Result<Identity, StartErro
         founder: false,
         members: MemberSet::new(),
         clock_floor: Timestamp::default(),
+        reap_fence: Timestamp::default(),
+        outdated: false,
         rebuilding: false,
     });
     // A generation that starts at the wall clock stays above those of an identity that was lost.
@@ -205,6 +208,7 @@ fn load_identity(env: &dyn Env, files: &dyn Files) -> Result<Identity, StartErro
 fn note_loss(identity: &mut Identity, env: &dyn Env) {
     identity.incarnation = Incarnation(env.random());
     identity.rebuilding = identity.cluster.is_some();
+    identity.outdated = false;
 }
 
 /// What the log gave back.
@@ -247,6 +251,9 @@ impl Recovered {
     /// What is missing, if log and engine together cannot hold all that was acknowledged.
     fn loss(&self, identity: &Identity) -> Option<String> {
         identity.cluster.as_ref()?;
+        if identity.outdated {
+            return Some("the data directory had been put back to an earlier state".to_owned());
+        }
         let begins_late = self.recovery.first_lsn > Lsn(1);
         if self.recovery.created {
             Some("the write-ahead log was missing; rows may be lost".to_owned())

@@ -24,6 +24,7 @@ use crate::protocol::membership::{Member, MemberSet};
 use crate::protocol::ring::RingError;
 use crate::protocol::system::SystemState;
 use crate::protocol::system::placing::Placing;
+use crate::protocol::system::reaping::Reaping;
 use crate::protocol::system::state::Standing;
 use crate::protocol::system::transfers::Report;
 use crate::types::{Epoch, KeyspaceId, NodeId};
@@ -39,6 +40,7 @@ struct Known {
     facts: NodeFacts,
     epoch: Epoch,
     placing: Placing,
+    reaping: Reaping,
     /// Whether this node was told to leave.
     leaves: bool,
     /// How many states of the system group this node has heard of.
@@ -136,6 +138,7 @@ impl Members {
             facts,
             epoch: Epoch(0),
             placing: Placing::default(),
+            reaping: Reaping::default(),
             leaves: false,
             heard: 0,
             keyspaces: Keyspaces::founding(settings.replication),
@@ -181,6 +184,7 @@ impl Members {
             known.heard += 1;
             known.epoch = state.epoch();
             known.placing = state.placing().clone();
+            known.reaping = state.reaping().clone();
             known.set = set;
             known.keyspaces = keyspaces;
         });
@@ -394,7 +398,8 @@ fn member_set(state: &SystemState) -> MemberSet {
 }
 
 fn make_topology(partitions: u32, known: &Known) -> Result<Topology, RingError> {
-    let placed = Placed { epoch: known.epoch, partitions, placing: &known.placing };
+    let Known { epoch, placing, reaping, .. } = known;
+    let placed = Placed { epoch: *epoch, partitions, placing, reaping };
     let up = up(known).into_iter().collect();
     let members = known.set.iter().map(|(node, _)| node).collect();
     Topology::new(known.keyspaces.clone(), (members, up), known.is_admitted, placed)

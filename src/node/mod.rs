@@ -24,6 +24,7 @@ mod lists;
 pub mod local;
 mod members;
 mod pages;
+mod reaping;
 mod rebalance;
 mod refill;
 pub mod repair;

@@ -255,6 +255,7 @@ fn activities(node: &Node, attached: Option<&Attached>) -> Vec<Activity> {
         activities.push(attached.handoff.activity());
         activities.push(refill_activity(node, attached));
         activities.push(attached.anti_entropy.activity());
+        activities.push(attached.reaper.activity());
         activities.push(attached.moves.transfers.activity());
         activities.push(groups::activity(&groups::status(node, Some(attached))));
     }

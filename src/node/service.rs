@@ -23,6 +23,7 @@ use crate::node::keyspace_limits::{cost_of, cost_of_steps, sent_bytes};
 use crate::node::lists::Lists;
 use crate::node::local::Local;
 use crate::node::members::{MemberError, Members};
+use crate::node::reaping::Reaper;
 use crate::node::refill::Refill;
 use crate::node::report;
 use crate::node::request::{
@@ -66,6 +67,7 @@ pub(crate) struct Attached {
     pub(crate) handoff: Arc<HintedHandoff>,
     pub(crate) refill: Arc<Refill>,
     pub(crate) anti_entropy: Arc<AntiEntropy>,
+    pub(crate) reaper: Arc<Reaper>,
     pub(crate) moves: Moves,
     /// Whether the node has just joined, and has never been ready.
     pub(crate) joins: AtomicBool,

@@ -24,10 +24,12 @@ use crate::node::request::{RequestError, RequestOptions};
 use crate::protocol::message::Refusal;
 use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::requirement::{Asked, default_in_effect};
+use crate::protocol::reaping::ReapFloor;
 use crate::protocol::ring::{Ring, RingError};
 use crate::protocol::system::SystemState;
 use crate::protocol::system::keyspace::{Keyspace, Mode};
 use crate::protocol::system::placing::{LayoutId, Located, Placing, partition_ids};
+use crate::protocol::system::reaping::Reaping;
 use crate::types::{Epoch, KeyspaceId, Moment, NodeId, PartitionId};
 
 /// The cluster's keyspaces, as far as placing rows goes.
@@ -217,6 +219,7 @@ pub(crate) struct Placed<'s> {
     pub(crate) epoch: Epoch,
     pub(crate) partitions: u32,
     pub(crate) placing: &'s Placing,
+    pub(crate) reaping: &'s Reaping,
 }
 
 /// The rings of one replication factor.
@@ -258,6 +261,7 @@ pub(crate) struct Topology {
     keyspaces: Keyspaces,
     placements: BTreeMap<KeyspaceId, Placement>,
     located: Arc<[Located]>,
+    floors: BTreeMap<PartitionId, ReapFloor>,
 }
 
 impl Topology {
@@ -287,8 +291,18 @@ impl Topology {
         for (keyspace, replication) in &keyspaces.quorum {
             placements.insert(*keyspace, place(*replication)?);
         }
-        let epoch = placed.epoch;
-        Ok(Topology { ring, epoch, members, up, is_admitted, keyspaces, placements, located })
+        let (epoch, floors) = (placed.epoch, placed.reaping.floors().collect());
+        Ok(Topology {
+            ring,
+            epoch,
+            members,
+            up,
+            is_admitted,
+            keyspaces,
+            placements,
+            located,
+            floors,
+        })
     }
 
     /// Whether what was decided under an epoch is done here.
@@ -313,6 +327,11 @@ impl Topology {
     /// Whether what a fallback keeps for another node may count.
     pub(crate) fn admits_hint(&self, partition: PartitionId, epoch: Epoch) -> bool {
         epoch >= self.fence(partition, Access::Write)
+    }
+
+    /// Up to where the owners of a partition share everything.
+    pub(crate) fn reap_floor(&self, partition: PartitionId) -> ReapFloor {
+        self.floors.get(&partition).copied().unwrap_or_default()
     }
 
     /// The epoch from which on an access must have been decided.

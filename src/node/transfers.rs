@@ -13,6 +13,8 @@
 //! that goes to the old owners alone: what it shows is all that it will ever have without this
 //! node.
 
+mod leftovers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,7 @@ use crate::node::groups::gateway::Gateway;
 use crate::node::groups::system::SystemClient;
 use crate::node::members::Members;
 use crate::node::pages::{Pages, Place, Wish};
+use crate::node::reaping::Fence;
 use crate::node::replica::Replica;
 use crate::node::status::Activity;
 use crate::node::tasks::Stop;
@@ -40,7 +43,7 @@ use crate::protocol::system::placing::Step;
 use crate::protocol::system::{SystemCommand, SystemState};
 use crate::protocol::throttle::Throttle;
 use crate::telemetry::Metrics;
-use crate::types::{Epoch, Incarnation, Key, NodeId, PartitionId, Row};
+use crate::types::{Epoch, Incarnation, Key, NodeId, PartitionId, Row, Timestamp};
 
 /// Partitions that are gone through at once.
 const COPIES_AT_ONCE: usize = 4;
@@ -85,6 +88,7 @@ pub(crate) struct Transfers {
     pub(crate) replica: Arc<Replica>,
     pub(crate) pages: Arc<Pages>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) fence: Arc<Fence>,
     pub(crate) throttle: Mutex<Throttle>,
     pub(crate) state: TransferState,
 }
@@ -173,6 +177,14 @@ impl Transfers {
     }
 
     async fn tell(&self, partitions: BTreeMap<PartitionId, Epoch>) {
+        if !self.fence.is_open() {
+            return;
+        }
+        let topology = self.topology.load();
+        let floors = partitions.keys().map(|partition| topology.reap_floor(*partition).at);
+        if let Err(refusal) = self.fence.promise(floors.max().unwrap_or_default()).await {
+            return tracing::debug!(%refusal, "rows are taken over, but not promised for");
+        }
         let (node, incarnation) = (self.own, self.incarnation);
         let told = partitions.len();
         let command = SystemCommand::Synced { node, incarnation, partitions };
@@ -248,10 +260,11 @@ impl Transfers {
         epoch: Epoch,
     ) -> Result<bool, Refusal> {
         let (mut after, mut complete) = (None, true);
+        let floor = self.burying_floor(place);
         loop {
             self.replica.admission.wait(Class::Transfer).await;
             self.pace().await;
-            let up_to = self.stretch(place, after.clone()).await?;
+            let (up_to, has_rows) = self.stretch(place, after.clone()).await?;
             let ends_with = up_to.up_to.clone();
             let wish = Wish { after: after.clone(), epoch, compare: Some(up_to) };
             let reply = self.pages.ask(place, source, wish).await?;
@@ -259,6 +272,9 @@ impl Transfers {
             let page = reply.outcome?;
             let done = if page.same { ends_with.is_none() } else { page.done };
             let last = page.rows.last().map(|(key, _)| key.clone());
+            if !page.same && reply.complete && has_rows && floor.at > Timestamp::default() {
+                self.bury(place, floor, after.clone(), &page).await?;
+            }
             after = if page.same { ends_with } else { last }.or(after);
             self.keep(place, page).await?;
             if done {
@@ -290,12 +306,12 @@ impl Transfers {
         }
     }
 
-    /// What is here of the rows behind a key.
+    /// What is here of the rows behind a key, and whether anything is.
     async fn stretch(
         &self,
         (keyspace, partition): Place,
         after: Option<Key>,
-    ) -> Result<Compare, Refusal> {
+    ) -> Result<(Compare, bool), Refusal> {
         let scan = Scan {
             request: RequestId(0),
             keyspace,
@@ -307,7 +323,7 @@ impl Transfers {
         };
         let replica = Arc::clone(&self.replica);
         let page = run_blocking(&*self.env, move || replica.scan(&scan)).await?;
-        Ok(compare(&page))
+        Ok((compare(&page), !page.rows.is_empty()))
     }
 }
 

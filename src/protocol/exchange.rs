@@ -54,6 +54,8 @@ pub struct Repairs {
 pub struct Summary {
     /// Rows that differed both times.
     pub differing: u64,
+    /// Rows that differed the first time and were not looked at again: of them nothing is known.
+    pub unconfirmed: u64,
 }
 
 /// An answer that does not fit its question.
@@ -212,11 +214,13 @@ impl Exchange {
         let now = differences(here, there);
         let mut repairs = Repairs::default();
         for (key, then) in std::mem::take(&mut self.found) {
-            let Some(now) = now.get(&key) else { continue };
-            let is_listed = listed.as_ref().is_none_or(|last| key <= *last);
-            if !is_listed || now.older() >= then.newer() {
+            if listed.as_ref().is_some_and(|last| key > *last) {
+                self.summary.unconfirmed += 1;
                 continue;
             }
+            let Some(now) = now.get(&key).filter(|now| now.older() < then.newer()) else {
+                continue;
+            };
             match (now.here > now.there) != planted(Planted::RepairsBackwards) {
                 true => repairs.send.push(key),
                 false => repairs.fetch.push(key),

@@ -22,6 +22,7 @@ pub mod meter;
 pub mod planted;
 pub mod quorum;
 pub mod raft;
+pub mod reaping;
 pub mod ring;
 pub mod system;
 pub mod throttle;

@@ -37,6 +37,14 @@ pub enum Planted {
     RepairsBackwards,
     /// An exchange overlooks rows that one of the replicas lacks altogether.
     AbsentRowsOverlooked,
+    /// Hints are delivered whatever has been reaped since.
+    HintsPassTheFloor,
+    /// Tombstones are reaped before all owners have told that they share them.
+    ReapedUnshared,
+    /// A node that comes back to a partition keeps what it had of it from before.
+    LeftoversKept,
+    /// A node whose disk was put back to an earlier state goes on with its rows.
+    OutdatedRowsKept,
     /// A listing goes on behind the key that the first of its replicas has come to, not the last.
     ListedBeyondComplete,
 }

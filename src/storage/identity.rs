@@ -42,6 +42,14 @@ pub struct Identity {
     pub members: MemberSet,
     /// No version up to this stamp may be minted again.
     pub clock_floor: Timestamp,
+    /// No new write and no hint up to this stamp is taken any more: see
+    /// [`crate::protocol::reaping`].
+    #[serde(default)]
+    pub reap_fence: Timestamp,
+    /// Whether the rows were found to be older than what the node has promised since: the next
+    /// start counts them as lost.
+    #[serde(default)]
+    pub outdated: bool,
     /// True while the node lacks rows because its engine was lost: it must refill from its replicas
     /// before it counts as complete.
     pub rebuilding: bool,
@@ -183,6 +191,8 @@ mod tests {
             founder: false,
             members: MemberSet::default(),
             clock_floor: Timestamp(u64::MAX - 1),
+            reap_fence: Timestamp(u64::MAX - 2),
+            outdated: true,
             rebuilding: false,
         }
     }

@@ -110,6 +110,15 @@ impl Memtable {
         self.totals.lock().lose(rows, now);
     }
 
+    /// Drops rows with stamps up to this one.
+    pub(crate) fn forget_up_to(&self, at: Timestamp) {
+        for stripe in &self.stripes {
+            for rows in stripe.write().values_mut() {
+                rows.retain(|_, record| record.version.timestamp > at);
+            }
+        }
+    }
+
     /// Whether everything older than this table is void for a partition.
     pub(crate) fn is_cleared(&self, place: Place) -> bool {
         let cleared = self.cleared.read();

@@ -23,6 +23,9 @@
 //! the table that is active notes that everything older is void, forgets its own rows, and has the
 //! engine delete its rows before it is fed.
 //!
+//! Tombstones and expired values that a reap floor covers read as absent from the moment that the
+//! store is told of the floor; their room is freed later: see `reap`.
+//!
 //! Invariants:
 //! * Rows reach the engine through a store only.
 //! * No keyspace that the engine lacks makes reading or feeding fail: it reads as empty, and
@@ -32,11 +35,12 @@
 
 mod feed;
 mod list;
+mod reap;
 mod scan;
 mod trees;
 mod watermark;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,14 +48,16 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::feed::Fed;
 use self::feed::Feeding;
+pub use self::reap::Reaped;
 pub use self::trees::{Hashed, Pass};
 use self::trees::{Marks, Trees};
 use crate::protocol::merkle::Buckets;
 use crate::protocol::message::tree::RowList;
 use crate::protocol::message::{ListPage, ListRange, ScanPage};
+use crate::protocol::reaping::ReapFloor;
 use crate::protocol::version::lww::supersedes;
 use crate::storage::engine::{Engine, EngineError, EngineStats};
-use crate::storage::memtable::Memtable;
+use crate::storage::memtable::{Memtable, Place};
 use crate::storage::record_codec::{self, CorruptRecord};
 use crate::types::{Key, KeyspaceId, Lsn, Moment, PartitionId, Record, Row};
 
@@ -81,6 +87,7 @@ pub struct Store {
     feeding: Mutex<Feeding>,
     corrupt_rows: AtomicU64,
     trees: Trees,
+    floors: RwLock<BTreeMap<Place, ReapFloor>>,
 }
 
 impl Store {
@@ -102,6 +109,7 @@ impl Store {
             feeding: Mutex::new(Feeding::idle(stored)),
             corrupt_rows: AtomicU64::new(0),
             trees: Trees::default(),
+            floors: RwLock::default(),
         })
     }
 
@@ -176,14 +184,13 @@ impl Store {
         key: &Key,
     ) -> Result<Option<Record>, StoreError> {
         let seen = self.tables.read().look_up(keyspace, partition, key);
-        match seen {
-            Seen::Gone => Ok(None),
-            Seen::Decisive(record) => Ok(Some(record)),
-            Seen::Tentative(record) => {
-                Ok(newer(Some(record), self.stored(keyspace, partition, key)?))
-            }
-            Seen::Nothing => self.stored(keyspace, partition, key),
-        }
+        let found = match seen {
+            Seen::Gone => None,
+            Seen::Decisive(record) => Some(record),
+            Seen::Tentative(record) => newer(Some(record), self.stored(keyspace, partition, key)?),
+            Seen::Nothing => self.stored(keyspace, partition, key)?,
+        };
+        Ok(found.filter(|record| !self.is_reaped((keyspace, partition), record)))
     }
 
     /// Takes over rows that the log holds durably up to `last_lsn`; they are visible on return.

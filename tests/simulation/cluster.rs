@@ -36,6 +36,9 @@ const COMPARED_EVERY: Duration = Duration::from_secs(3);
 /// How often all rows are looked at.
 const SCRUBBED_EVERY: Duration = Duration::from_secs(60);
 
+/// How old deletes get, where they are reaped: longer than any request of the past takes.
+pub(crate) const REAPED_AFTER: Duration = Duration::from_secs(8);
+
 /// The size and the defaults of a cluster.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
@@ -58,8 +61,13 @@ pub(crate) enum Mending {
     Hints,
     /// Hints, and anti-entropy.
     Everything,
-    /// Anti-entropy alone: no hint is kept, and nothing is scrubbed.
+    /// Anti-entropy alone: no hint is kept, and nothing is scrubbed. Deletes are reaped.
     AntiEntropy,
+    /// Hints and anti-entropy, and deletes are reaped while hints are kept for ever: what the floor
+    /// alone stands against. Of stories only.
+    Reaping,
+    /// The same, but that nothing is compared.
+    ReapingUncompared,
 }
 
 impl Mending {
@@ -71,7 +79,12 @@ impl Mending {
 
     /// Whether replicas become equal although nobody reads.
     pub(crate) fn is_complete(self) -> bool {
-        self != Mending::Hints
+        !matches!(self, Mending::Hints | Mending::ReapingUncompared)
+    }
+
+    /// Whether deletes go for good.
+    pub(crate) fn reaps(self) -> bool {
+        !matches!(self, Mending::Hints | Mending::Everything)
     }
 }
 
@@ -83,6 +96,13 @@ impl Shape {
             .unwrap_or(self.replication.factor)
             .min(u32::try_from(self.machines).expect("clusters are small"))
     }
+}
+
+/// What a machine had on its disks.
+#[derive(Default)]
+pub(crate) struct Backup {
+    disk: SimDisk,
+    engine_disk: MemoryDisk,
 }
 
 /// A running cluster on its simulated machines.
@@ -179,9 +199,11 @@ fn config(shape: &Shape, machine: usize) -> Config {
     config.storage.memtable_bytes_max = 8 * 1024;
     config.storage.memtable_age_max = Duration::from_secs(5);
     config.anti_entropy.interval = match shape.mending {
-        Mending::Hints => Duration::ZERO,
-        Mending::Everything | Mending::AntiEntropy => COMPARED_EVERY,
+        Mending::Hints | Mending::ReapingUncompared => Duration::ZERO,
+        Mending::Everything | Mending::AntiEntropy | Mending::Reaping => COMPARED_EVERY,
     };
+    config.anti_entropy.reap_after =
+        if shape.mending.reaps() { REAPED_AFTER } else { Duration::ZERO };
     config.anti_entropy.scrub_interval = SCRUBBED_EVERY;
     if shape.mending == Mending::AntiEntropy {
         // A scrub would find what writes did not tell the trees.
@@ -270,6 +292,21 @@ impl Cluster {
     fn settings(&self) -> ClusterSettings {
         let replication = self.shape.replication;
         ClusterSettings { cluster_id: ClusterId(1), partitions: self.shape.partitions, replication }
+    }
+
+    /// A copy of what a machine has on its disks; its node must not run.
+    pub(crate) fn back_up(&self, machine: usize) -> Backup {
+        let (host, backup) = (&self.hosts[machine], Backup::default());
+        backup.disk.copy_from(&host.disk);
+        backup.engine_disk.copy_from(&host.engine_disk);
+        backup
+    }
+
+    /// Puts a machine's disks back to what they were; its node must not run.
+    pub(crate) fn put_back(&self, machine: usize, backup: &Backup) {
+        let host = &self.hosts[machine];
+        host.disk.copy_from(&backup.disk);
+        host.engine_disk.copy_from(&backup.engine_disk);
     }
 
     /// Ends a machine's node without a word, and settles what its disk remembers.

@@ -1,6 +1,6 @@
 //! What chance would rarely arrange, arranged.
 
-mod moves;
+pub(crate) mod moves;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::run::{start_all, virtually, wait_until};
 use crate::strong::watch::groups;
 use crate::trace::Trace;
 
-const SHAPE: Shape = Shape {
+pub(crate) const SHAPE: Shape = Shape {
     machines: 5,
     late: 0,
     replication: Replication { factor: 3, read_quorum: 2, write_quorum: 2 },

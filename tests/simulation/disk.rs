@@ -41,7 +41,7 @@ pub(crate) struct SimDisk {
     contents: Mutex<Contents>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Contents {
     /// Handles of an earlier life fail.
     life: u64,
@@ -64,7 +64,7 @@ pub(crate) struct DiskFaults {
     pub(crate) syncs_lie: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct File {
     bytes: Vec<u8>,
     synced: Vec<u8>,
@@ -103,6 +103,14 @@ impl SimDisk {
         let kept: Vec<u64> = contents.names.values().copied().collect();
         contents.files.retain(|file, _| kept.contains(file));
         contents.files.values_mut().for_each(|file| file.crash(survival, dice));
+    }
+
+    /// Makes this disk as another one is; no node may be above it.
+    pub(crate) fn copy_from(&self, other: &SimDisk) {
+        let copied = other.contents.lock().clone();
+        let mut contents = self.contents.lock();
+        let life = contents.life + 1;
+        *contents = Contents { life, ..copied };
     }
 
     /// Changes what is wrong with the disk.

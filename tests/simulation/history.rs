@@ -208,6 +208,8 @@ pub(crate) struct Evidence {
     pub(crate) node_ids: BTreeMap<usize, NodeId>,
     /// N of the default keyspace.
     pub(crate) replication_factor: u32,
+    /// Whether deletes were reaped.
+    pub(crate) reaps: bool,
     /// Whether messages arrived more than once: a refused write may then have a second try.
     pub(crate) messages_repeated: bool,
     /// Hints that were left when healing had its time, in words.
@@ -229,6 +231,20 @@ pub(crate) struct Evidence {
     pub(crate) steps: Vec<Violation>,
     /// What is left of the strong keyspace, if there was one.
     pub(crate) strong: StrongEvidence,
+}
+
+impl Evidence {
+    /// Whether a read that found nothing of a key may have done so because what it had to find, or
+    /// something newer, was a delete or a value that ended, and has been reaped.
+    pub(crate) fn may_be_reaped(&self, key: &Key, found: Option<Version>, due: Version) -> bool {
+        let ends = |it: &Operation| it.action == Action::Delete || it.options.ttl.is_some();
+        let is_newer = |it: &Operation| match it.acknowledged() {
+            Some(receipt) => receipt.version >= Some(due),
+            None => it.had_no_effect().is_none(),
+        };
+        let mut writes = self.operations.iter().filter(|it| it.action != Action::Get);
+        self.reaps && found.is_none() && writes.any(|it| it.key == *key && ends(it) && is_newer(it))
+    }
 }
 
 /// Short ways to tell a history in the tests of the invariants.

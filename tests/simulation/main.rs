@@ -28,6 +28,7 @@ mod machine;
 mod mending;
 mod network;
 mod planted;
+mod reaping;
 mod run;
 mod scenario;
 mod steps;

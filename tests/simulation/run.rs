@@ -296,6 +296,7 @@ impl Judge<'_> {
             machines: u32::try_from(shape.machines).expect("clusters are small"),
             node_ids: self.cluster.node_ids(),
             replication_factor: shape.replication.factor,
+            reaps: shape.mending.reaps(),
             ..Evidence::default()
         };
         for key in keys {

@@ -65,8 +65,8 @@ fn narrowed<T: TryFrom<u32>>(
 }
 
 pub(super) fn encode_reply(reply: TreeReply) -> wire::TreeReply {
-    let (request, complete) = (reply.request.0, reply.complete);
-    let mut to = wire::TreeReply { request, complete, ..Default::default() };
+    let (request, complete, fence) = (reply.request.0, reply.complete, reply.fence.0);
+    let mut to = wire::TreeReply { request, complete, fence, ..Default::default() };
     match reply.outcome {
         Err(refusal) => to.refusal = encode_refusal(refusal),
         Ok(Answer::Hashes(hashes)) => {
@@ -99,7 +99,8 @@ pub(super) fn decode_reply(reply: wire::TreeReply) -> Result<Message, Conversion
         }),
     };
     let (request, complete) = (RequestId(reply.request), reply.complete);
-    Ok(Message::TreeReply(TreeReply { request, outcome, complete }))
+    let fence = Timestamp(reply.fence);
+    Ok(Message::TreeReply(TreeReply { request, outcome, complete, fence }))
 }
 
 fn decode_rows(list: wire::TreeRowList) -> Result<RowList, ConversionError> {

@@ -30,8 +30,9 @@ pub(crate) fn decided(commands: Vec<SystemCommand>) -> Keyspaces {
 
 pub(crate) fn topology(keyspaces: Keyspaces, nodes: u64) -> Topology {
     let members = (1..=nodes).map(|node| RingMember::new(NodeId(node), "", 8)).collect();
-    let placing = Placing::at_rest(members);
-    let placed = Placed { epoch: Epoch(1), partitions: PARTITIONS, placing: &placing };
+    let (placing, reaping) = (Placing::at_rest(members), Reaping::default());
+    let placed =
+        Placed { epoch: Epoch(1), partitions: PARTITIONS, placing: &placing, reaping: &reaping };
     let nobody = (BTreeSet::new(), BTreeSet::new());
     Topology::new(keyspaces, nobody, true, placed).unwrap()
 }

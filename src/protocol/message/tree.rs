@@ -1,7 +1,7 @@
 //! Comparing the hash trees of two replicas.
 
 use crate::protocol::message::{Refusal, RequestId};
-use crate::types::{Epoch, Key, KeyspaceId, PartitionId, Version};
+use crate::types::{Epoch, Key, KeyspaceId, PartitionId, Timestamp, Version};
 
 /// A question about a partition's tree or rows; answered by [`TreeReply`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,4 +63,7 @@ pub struct TreeReply {
     pub outcome: Result<Answer, Refusal>,
     /// False while the replica refills after a loss: then there is nothing to compare.
     pub complete: bool,
+    /// Where the question was for the root: the replica takes nothing new at or below this stamp,
+    /// and its tree has everything that it took before. Zero otherwise.
+    pub fence: Timestamp,
 }

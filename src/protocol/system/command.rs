@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::protocol::membership::Member;
+use crate::protocol::reaping::Share;
 use crate::protocol::system::keyspace::{Mode, ReplicationAsked};
 use crate::protocol::system::limits::LimitsAsked;
 use crate::types::{Epoch, GroupId, Incarnation, KeyspaceId, NodeId, PartitionId, ReplicaId};
@@ -70,6 +71,15 @@ pub enum SystemCommand {
         /// The partitions, and the epochs in which their moves were prepared.
         partitions: BTreeMap<PartitionId, Epoch>,
     },
+    /// A node shares everything up to some stamps with all owners that it compares itself with.
+    Shared {
+        /// The node.
+        node: NodeId,
+        /// The life that does.
+        incarnation: Incarnation,
+        /// The partitions.
+        partitions: BTreeMap<PartitionId, Share>,
+    },
     /// A member that has given up its place, and holds nothing any more that others need, goes for
     /// good.
     Retire {
@@ -130,11 +140,12 @@ pub enum SystemCommand {
 }
 
 /// The commands' names in their text.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "describe",
     "reshape",
     "advance",
     "synced",
+    "shared",
     "retire",
     "remove",
     "create_keyspace",

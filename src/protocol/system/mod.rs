@@ -15,8 +15,8 @@
 //! * Ids of keyspaces and of replicas are never used twice, not even by another group.
 //! * A removed node never returns, and a replica never outlives the memory of its votes: a node
 //!   that comes back with a new incarnation gets new replica ids in every group.
-//! * The epoch grows by one with each command that changes what the ring is made of, and with no
-//!   other.
+//! * The epoch grows by one with each command that changes what the ring is made of, or by which a
+//!   reap floor rises, and with no other.
 //! * The first strong keyspace founds the groups of all partitions, with its factor, and they are
 //!   never given up, even when the last strong keyspace is dropped. What a partition's replicas
 //!   keep (rows, sessions, the position that was applied) lies under the partition's number, so a
@@ -42,6 +42,7 @@ pub mod orders;
 pub mod placement;
 pub mod placing;
 pub mod plan;
+pub mod reaping;
 pub mod refusal;
 mod ring;
 pub mod settings;

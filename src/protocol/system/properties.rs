@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
+use crate::protocol::reaping::Share;
 use crate::protocol::system::keyspace::Mode;
 use crate::protocol::system::limits::LimitsAsked;
 use crate::protocol::system::samples::{
@@ -14,7 +15,9 @@ use crate::protocol::system::samples::{
 use crate::protocol::system::{
     SystemCommand, SystemRefusal, SystemReply, SystemRequest, SystemState,
 };
-use crate::types::{Epoch, GroupId, Incarnation, KeyspaceId, NodeId, ReplicaId};
+use crate::types::{
+    Epoch, GroupId, Incarnation, KeyspaceId, NodeId, PartitionId, ReplicaId, Timestamp,
+};
 
 fn names() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["a", "b", "c", "default", "A!", "system"])
@@ -67,9 +70,26 @@ fn placements() -> impl Strategy<Value = SystemCommand> {
     })
 }
 
+/// Owners tell what they share; few partitions and stamps, so that floors rise.
+fn shares() -> impl Strategy<Value = SystemCommand> {
+    let share = (1_u64..=9, 0_u64..=30);
+    let share = share.prop_map(|(at, epoch)| Share { at: Timestamp(at), epoch: Epoch(epoch) });
+    let partitions = prop::collection::btree_map((0_u16..=8).prop_map(PartitionId), share, 1..=8);
+    (1_u64..=7, 0_u64..=2, partitions).prop_map(|(node, life, partitions)| SystemCommand::Shared {
+        node: NodeId(node),
+        incarnation: Incarnation(life),
+        partitions,
+    })
+}
+
 /// Requests that join, change, remove, create, drop and move; a few numbers come twice.
 fn requests() -> impl Strategy<Value = Vec<SystemRequest>> {
-    let command = prop_oneof![4 => member_commands(), 3 => keyspace_commands(), 2 => placements()];
+    let command = prop_oneof![
+        4 => member_commands(),
+        3 => keyspace_commands(),
+        2 => placements(),
+        4 => shares(),
+    ];
     let request = (0_u64..=200, command)
         .prop_map(|(request_id, command)| SystemRequest { request_id, command });
     prop::collection::vec(request, 1..60)
@@ -191,8 +211,13 @@ proptest! {
             }
             let moved = before.placing() != cluster.state.placing();
             let removed = before.removed() != cluster.state.removed();
-            let epoch = Epoch(before.epoch().0 + u64::from(moved || removed));
-            prop_assert_eq!(cluster.state.epoch(), epoch);
+            let (was, is) = (before.reaping(), cluster.state.reaping());
+            let reaped = was.since() != is.since() || !was.floors().eq(is.floors());
+            let epochs = cluster.state.epoch().0 - before.epoch().0;
+            prop_assert_eq!(epochs > 0, moved || removed || reaped);
+            // A node that has lost its rows may have changed its place as well.
+            prop_assert!(epochs <= 1 || (reaped && epochs == 2));
+            prop_assert!(is.floors().all(|(it, floor)| was.floor(it).at <= floor.at));
             prop_assert!(!moved || cluster.state.ring(3).is_ok());
             check(&cluster.state);
             seen.note(&cluster.state);
@@ -293,7 +318,7 @@ fn the_sequences_have_every_command_succeed_and_be_refused() {
             replaced += replaced_between(&before, &cluster.state);
         }
     }
-    let expected = ["altered", "created", "described", "dropped", "placed", "removed"];
+    let expected = ["altered", "created", "described", "dropped", "placed", "removed", "reshaped"];
     assert_eq!(outcomes, BTreeSet::from(expected));
     assert!(refused > 100 && reborn > 20 && replaced > 100, "{refused} {reborn} {replaced}");
 }

@@ -12,6 +12,7 @@ use crate::protocol::system::keyspace::{DEFAULT_NAME, Keyspace, Marker, Mode, ch
 use crate::protocol::system::limits::KeyspaceLimits;
 use crate::protocol::system::placement::{Placement, ReplicaIds};
 use crate::protocol::system::placing::Placing;
+use crate::protocol::system::reaping::Reaping;
 use crate::protocol::system::refusal::{SystemRefusal, rule};
 use crate::protocol::system::settings::{ClusterSettings, Replication};
 use crate::types::{
@@ -89,6 +90,8 @@ pub struct SystemState {
     pub(super) replica_ids: ReplicaIds,
     #[serde(default)]
     pub(super) placing: Placing,
+    #[serde(default)]
+    pub(super) reaping: Reaping,
 }
 
 /// Why a state cannot be read.
@@ -149,6 +152,7 @@ impl SystemState {
             groups: BTreeMap::new(),
             replica_ids,
             placing,
+            reaping: Reaping::default(),
         })
     }
 
@@ -202,6 +206,11 @@ impl SystemState {
     /// Where the partitions are and are to go.
     pub fn placing(&self) -> &Placing {
         &self.placing
+    }
+
+    /// Up to where the owners of each partition share everything.
+    pub fn reaping(&self) -> &Reaping {
+        &self.reaping
     }
 
     /// The version of the ring.

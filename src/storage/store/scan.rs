@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::{Store, StoreError};
 use crate::protocol::message::{ListRange, ScanPage};
+use crate::protocol::reaping::ReapFloor;
 use crate::protocol::version::lww::supersedes;
 use crate::storage::engine::{EngineError, Page};
 use crate::storage::memtable::{Memtable, Place, Stretch};
@@ -42,8 +43,8 @@ pub(super) fn chunk(
         return Ok(ScanPage { done: true, ..ScanPage::default() });
     }
     let Older { tables, engine } = older(store, place);
-    let mut page =
-        Filling { keyspace: place.0, page: ScanPage::default(), bytes_left: page_bytes_max };
+    let (floor, page) = (store.floor(place), ScanPage::default());
+    let mut page = Filling { keyspace: place.0, floor, page, bytes_left: page_bytes_max };
     let mut after = after.cloned();
     loop {
         let rows_max = (page.bytes_left / ROW_BYTES_LEAST).clamp(1, STRETCH_ROWS_MAX);
@@ -159,6 +160,7 @@ impl Merged {
 
 struct Filling {
     keyspace: KeyspaceId,
+    floor: ReapFloor,
     page: ScanPage,
     bytes_left: usize,
 }
@@ -170,6 +172,9 @@ impl Filling {
         for (key, record) in merged.rows {
             if !complete(&key) {
                 break;
+            }
+            if self.floor.reaps(&record) {
+                continue;
             }
             if self.bytes_left == 0 && !self.page.rows.is_empty() {
                 return false;

@@ -133,7 +133,7 @@ fn brief() -> RequestOptions {
 }
 
 /// Keys that move to the machine that joins, and who loses them to it.
-async fn rehearse(shape: Shape, joins: usize) -> Vec<(Key, PartitionId, usize)> {
+pub(crate) async fn rehearse(shape: Shape, joins: usize) -> Vec<(Key, PartitionId, usize)> {
     let cluster = Cluster::new(Arc::new(Trace::new(false)), shape, &Dice::new(1));
     start_all(&cluster).await;
     let keys = (0..500).map(|number| Key::from(format!("k{number}")));

@@ -12,17 +12,22 @@ pub(crate) const NAME: &str = "quorum_read_sees_acknowledged_quorum_write";
 pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
     let reads = evidence.operations.iter().filter(|operation| operation.read().is_some());
     reads
-        .flat_map(|read| evidence.operations.iter().filter_map(|write| missed(write, read)))
+        .flat_map(|read| {
+            let writes = evidence.operations.iter();
+            writes.filter_map(|write| missed(evidence, write, read))
+        })
         .collect()
 }
 
-fn missed(write: &Operation, read: &Operation) -> Option<String> {
+fn missed(evidence: &Evidence, write: &Operation, read: &Operation) -> Option<String> {
     let (written, answer) = (write.acknowledged()?, read.read()?);
+    let found = answer.receipt.version;
+    let is_reaped = || evidence.may_be_reaped(&read.key, found, written.version.expect("a write"));
     let bound = write.key == read.key
         && write.precedes(read)
         && written.fallbacks.is_empty()
         && quorums_meet(written, &answer.receipt);
-    (bound && answer.receipt.version < written.version).then(|| {
+    (bound && found < written.version && !is_reaped()).then(|| {
         format!(
             "{}: W={} acknowledged {:?}, later R={} read {:?}",
             read.key,

@@ -12,16 +12,21 @@ pub(crate) const NAME: &str = "quorum_reads_never_go_back";
 pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
     let reads: Vec<&Operation> =
         evidence.operations.iter().filter(|operation| operation.read().is_some()).collect();
-    reads.iter().flat_map(|late| reads.iter().filter_map(|early| went_back(early, late))).collect()
+    reads
+        .iter()
+        .flat_map(|late| reads.iter().filter_map(|early| went_back(evidence, early, late)))
+        .collect()
 }
 
-fn went_back(early: &Operation, late: &Operation) -> Option<String> {
+fn went_back(evidence: &Evidence, early: &Operation, late: &Operation) -> Option<String> {
     let (first, second) = (&early.read()?.receipt, &late.read()?.receipt);
+    let due = first.version?;
     let bound = early.key == late.key
         && early.precedes(late)
         && is_majority(first)
         && quorums_meet(first, second);
-    (bound && second.version < first.version).then(|| {
+    let is_reaped = || evidence.may_be_reaped(&late.key, second.version, due);
+    (bound && second.version < first.version && !is_reaped()).then(|| {
         format!(
             "{}: R={} read {:?}, later R={} read {:?}",
             late.key, first.required, first.version, second.required, second.version

@@ -30,7 +30,12 @@ pub(super) fn reply() -> impl Strategy<Value = Message> {
     let answer = prop_oneof![hashes, list];
     let outcome = prop_oneof![3 => answer.prop_map(Ok), 1 => refusal().prop_map(Err)];
     (any::<(u64, bool)>(), outcome).prop_map(|((request, complete), outcome)| {
-        Message::TreeReply(TreeReply { request: RequestId(request), outcome, complete })
+        Message::TreeReply(TreeReply {
+            request: RequestId(request),
+            outcome,
+            complete,
+            fence: Timestamp(request),
+        })
     })
 }
 

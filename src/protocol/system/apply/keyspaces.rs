@@ -95,11 +95,15 @@ impl SystemState {
                 let asked = String::from("change n");
                 return Err(SystemRefusal::PartitionsMove { asked });
             }
+            let spreads = replication.factor != keyspace.replication.factor;
             keyspace.replication = replication;
             keyspace.limits = limits.over(keyspace.limits);
             keyspace.altered_by.push(request_id);
             let excess = keyspace.altered_by.len().saturating_sub(ALTERATIONS_KEPT);
             keyspace.altered_by.drain(..excess);
+            if spreads {
+                self.void_shares();
+            }
         }
         Ok(SystemReply::Altered { keyspace: id })
     }

@@ -49,6 +49,7 @@ impl SystemState {
             self.renew_replicas(index, node);
             let rings = self.rings();
             self.placing.lost_rows(node, &rings);
+            self.void_shares();
         }
         let kept = self.members.get_mut(&node);
         kept.expect("invariant: only a member's description is replaced").member = member;

@@ -3,6 +3,7 @@
 mod groups;
 mod keyspaces;
 pub(super) mod members;
+mod reaping;
 mod reshape;
 
 use crate::protocol::system::command::{SystemCommand, SystemReply, SystemRequest};
@@ -36,6 +37,9 @@ impl SystemState {
             }
             SystemCommand::Synced { node, incarnation, partitions } => {
                 self.synced(*node, *incarnation, partitions)
+            }
+            SystemCommand::Shared { node, incarnation, partitions } => {
+                self.shared(*node, *incarnation, partitions)
             }
             SystemCommand::Retire { node } => self.retire(index, *node),
             SystemCommand::Remove { node, expected_epoch } => {

@@ -116,6 +116,9 @@ impl SystemState {
         let rings = self.rings();
         let settled = self.placing.settle(settle);
         let began = self.placing.prepare(prepare, &rings, next);
+        if settled || began {
+            self.reaping.void(&prepare.union(settle).copied().collect(), next);
+        }
         Ok(self.reshaped(settled || began))
     }
 

@@ -3,3 +3,4 @@
 mod groups;
 mod keyspaces;
 mod members;
+mod reaping;

@@ -3,10 +3,11 @@
 use super::*;
 use crate::protocol::system::limits::LimitsAsked;
 use crate::protocol::system::samples::{asked, create, describe, drop_named, nodes};
-use crate::types::NodeId;
+use crate::types::{NodeId, Timestamp};
 
 fn every_command() -> Vec<SystemCommand> {
     let name = "orders".to_owned();
+    let share = Share { at: Timestamp(7), epoch: Epoch(6) };
     let limits = LimitsAsked { operations_per_second: Some(9), bytes_per_second: None };
     vec![
         describe(u64::MAX, u64::MAX, |member| member.zone = "a".to_owned()),
@@ -25,6 +26,11 @@ fn every_command() -> Vec<SystemCommand> {
             node: NodeId(2),
             incarnation: Incarnation(9),
             partitions: BTreeMap::from([(PartitionId(5), Epoch(6))]),
+        },
+        SystemCommand::Shared {
+            node: NodeId(2),
+            incarnation: Incarnation(9),
+            partitions: BTreeMap::from([(PartitionId(5), share)]),
         },
         SystemCommand::Retire { node: NodeId(3) },
         SystemCommand::Remove { node: NodeId(3), expected_epoch: Some(Epoch(4)) },

@@ -228,6 +228,11 @@ impl Rings {
             .map(move |rings| rings.get(&layout).map_or(&[][..], |ring| ring.primaries(partition)))
     }
 
+    /// The owners of a partition by a layout, for any factor.
+    pub(super) fn all_owners(&self, layout: LayoutId, partition: PartitionId) -> BTreeSet<NodeId> {
+        self.owners(layout, partition).flatten().copied().collect()
+    }
+
     /// Whether two layouts give the partition to the same nodes, for every factor.
     fn agree(&self, a: LayoutId, b: LayoutId, partition: PartitionId) -> bool {
         let sorted = |owners: &[NodeId]| owners.iter().copied().collect::<BTreeSet<NodeId>>();

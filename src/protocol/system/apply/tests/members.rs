@@ -25,13 +25,13 @@ fn a_node_joins_and_begins_an_epoch() {
 type Change = (&'static str, fn(&mut Member), Epoch, bool);
 
 #[test]
-fn only_what_the_ring_depends_on_begins_an_epoch() {
+fn only_what_the_ring_depends_on_and_lost_rows_begin_an_epoch() {
     let changes: [Change; 5] = [
         ("name", |member| member.name = "other".to_owned(), Epoch(3), false),
         ("address", |member| member.client_address.set_port(1), Epoch(3), false),
         ("zone", |member| member.zone = "b".to_owned(), Epoch(4), false),
         ("vnodes", |member| member.vnodes = 16, Epoch(4), false),
-        ("incarnation", |member| member.incarnation = Incarnation(8), Epoch(3), true),
+        ("incarnation", |member| member.incarnation = Incarnation(8), Epoch(4), true),
     ];
     for (what, change, epoch, renewed) in changes {
         let mut cluster = Cluster::sized(3);
