@@ -39,3 +39,4 @@ mod tasks;
 mod topology;
 mod transfers;
 mod vacated;
+pub mod watch;

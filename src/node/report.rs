@@ -257,6 +257,7 @@ fn activities(node: &Node, attached: Option<&Attached>) -> Vec<Activity> {
         activities.push(attached.anti_entropy.activity());
         activities.push(attached.moves.transfers.activity());
         activities.push(groups::activity(&groups::status(node, Some(attached))));
+        activities.push(groups::watch_activity(node, attached));
     }
     activities
 }
