@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::protocol::system::settings::{ClusterSettings, Replication};
+pub use crate::protocol::watch::history::HistoryLimits;
 
 /// Worker threads for each of so many nodes that share this machine: their share of its cores.
 pub fn share_of_cores(nodes: usize) -> usize {
@@ -158,6 +159,9 @@ pub struct GroupOptions {
     /// Whether leaders serve lease reads without asking the others. It must be the same on all
     /// nodes: one that does not know of leases votes too soon after a restart.
     pub lease_reads: bool,
+    /// What is kept in memory of the changes that this node's replicas applied last, for clients
+    /// that watch.
+    pub watch_history: HistoryLimits,
 }
 
 impl Default for GroupOptions {
@@ -168,6 +172,7 @@ impl Default for GroupOptions {
             snapshot_chunk_bytes: 256 << 10,
             record_bytes_max: 1 << 20,
             lease_reads: false,
+            watch_history: HistoryLimits { events_max: 65_536, bytes_max: 32 << 20 },
         }
     }
 }
@@ -185,6 +190,8 @@ pub struct Limits {
     pub batch_keys_max: usize,
     /// Client requests that a node coordinates at once.
     pub requests_in_flight_max: usize,
+    /// Watches that clients have open on a node at once.
+    pub watches_max: usize,
     /// How long a request may take when the client does not say.
     pub request_timeout: Duration,
     /// The longest timeout that a client may ask for.
@@ -201,6 +208,7 @@ impl Default for Limits {
             value_bytes_warn: 128 * 1024,
             batch_keys_max: 1000,
             requests_in_flight_max: 4096,
+            watches_max: 256,
             request_timeout: Duration::from_secs(2),
             request_timeout_max: Duration::from_secs(60),
             max_clock_offset: Duration::from_millis(500),

@@ -23,7 +23,7 @@ pub type Reading = Gauge<u64, AtomicU64>;
 /// Labels of a finished client request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// `put`, `get`, `list`, `delete` or `transact`.
+    /// `put`, `get`, `list`, `delete`, `transact` or `watch`.
     pub operation: &'static str,
     /// `ok`, or the error's code.
     pub result: &'static str,
@@ -99,6 +99,8 @@ macro_rules! metrics {
             pub delete: Operation,
             /// Writes of strong keyspaces that happen together.
             pub transact: Operation,
+            /// Beginnings of watches.
+            pub watch: Operation,
             $(#[doc = $help] pub $field: $kind,)*
         }
 
@@ -119,6 +121,7 @@ macro_rules! metrics {
                     list: operation(&latencies, &requests, "list"),
                     delete: operation(&latencies, &requests, "delete"),
                     transact: operation(&latencies, &requests, "transact"),
+                    watch: operation(&latencies, &requests, "watch"),
                     requests,
                     registry: Mutex::new(registry),
                     $($field,)*
@@ -148,6 +151,12 @@ metrics! {
     group_requests_waiting: Reading, "Requests that wait for a Raft group here";
     group_snapshots_sent: Counter, "Snapshots of Raft groups begun";
     group_snapshots_installed: Counter, "Snapshots of Raft groups taken over";
+    watches_open: Reading, "Watches that clients have open here";
+    watches_waiting: Reading, "Watches that wait for a Raft group here, once for each group";
+    watch_events: Counter, "Changes of keys that clients which watch were told of";
+    watches_lost: Counter, "Watches told that what came behind their position is gone";
+    watch_history_events: Reading, "Changes of keys that are kept for those who watch";
+    watch_history_bytes: Reading, "Bytes of those changes";
     wal_commits: Counter, "Group commits";
     wal_records: Counter, "Records made durable by group commits";
     wal_syncs: Counter, "fdatasync calls on the write-ahead log";

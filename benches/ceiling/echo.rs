@@ -53,6 +53,7 @@ struct Echo {
 #[tonic::async_trait]
 impl Kv for Echo {
     type ScanStream = futures_util::stream::Empty<Result<v1::ListResponse, Status>>;
+    type WatchStream = futures_util::stream::Empty<Result<v1::WatchResponse, Status>>;
 
     async fn list(
         &self,
@@ -65,6 +66,13 @@ impl Kv for Echo {
         &self,
         _: Request<v1::ListRequest>,
     ) -> Result<Response<Self::ScanStream>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn watch(
+        &self,
+        _: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("not measured"))
     }
 

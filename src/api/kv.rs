@@ -2,6 +2,7 @@
 
 mod listing;
 mod strong;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -210,6 +211,15 @@ impl Kv for KvService {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<listing::Pages>, Status> {
         self.serve_scan(request)
+    }
+
+    type WatchStream = watch::Messages;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<watch::Messages>, Status> {
+        self.serve_watch(request).await
     }
 
     async fn append(

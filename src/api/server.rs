@@ -66,7 +66,7 @@ pub async fn serve(
     node: Arc<Node>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let dispatch = Dispatch::new(node)?;
+    let dispatch = Dispatch::new(Arc::clone(&node))?;
     let protocol = protocol();
     let (stop, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -82,6 +82,8 @@ pub async fn serve(
         }
     }
     drop(listener);
+    // Nothing else ends their streams.
+    node.end_watches();
     stop.send_replace(());
     drain(connections).await;
     Ok(())

@@ -119,6 +119,8 @@ fn exit_of_answer(status: Code, word: &str, outcome: Option<Outcome>, effect: Ef
     match word {
         "condition_failed" => return Exit::Condition,
         "unknown_keyspace" | "not_available" | "invalid_argument" => return Exit::Usage,
+        // To ask again would not help.
+        "watch_lost" => return Exit::Failed,
         _ => {}
     }
     match (status, outcome) {

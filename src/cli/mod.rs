@@ -20,6 +20,7 @@ mod reshape;
 mod scan;
 mod serve;
 mod signal;
+mod watch;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -85,6 +86,8 @@ enum Command {
     Get(data::GetArgs),
     /// List the keys of a keyspace: by partition, and within one in the order of their bytes.
     Scan(scan::ScanArgs),
+    /// Print what changes in a strong keyspace, one line for each change, until it is stopped.
+    Watch(watch::WatchArgs),
     /// Add to the end of a value of a strong keyspace; an absent one counts as empty.
     Append(conditional::AppendArgs),
     /// Change a key of a strong keyspace if it is as expected (compare and set).
@@ -187,6 +190,7 @@ fn ask(client: &ClientArgs, command: Command) -> Result<(), Failure> {
             Command::Put(args) => data::put(&cluster, args, out).await,
             Command::Get(args) => data::get(&cluster, args, out).await,
             Command::Scan(args) => scan::scan(&cluster, args, out).await,
+            Command::Watch(args) => watch::watch(&cluster, args, out).await,
             Command::Append(args) => conditional::append(&cluster, args, out).await,
             Command::Cas(args) => conditional::cas(&cluster, args, out).await,
             Command::Delete(args) => data::delete(&cluster, args, out).await,
@@ -224,7 +228,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    const ACCEPTED: [&str; 37] = [
+    const ACCEPTED: [&str; 41] = [
         "put k v",
         "put k -",
         "put k --w 2 --sloppy",
@@ -248,6 +252,10 @@ mod tests {
         "del k -k orders",
         "append k v -k orders",
         "cas k --expect-absent v -k orders",
+        "watch orders",
+        "watch orders k --output json",
+        "watch orders --prefix user: --json",
+        "watch orders --from 01ab",
         "cluster members",
         "keyspace create orders --mode strong -n 3",
         "keyspace alter cache -r 1 -w 1",
@@ -280,6 +288,8 @@ mod tests {
             "get k --max-staleness 1s",
             "cas k v",
             "keyspace create k --mode weak",
+            "watch",
+            "watch orders k --prefix k",
             "raft status x",
             "leader transfer 1",
         ];

@@ -69,17 +69,19 @@ fn line(row: &Row, out: Output) -> String {
     }
 }
 
-/// The key alone, or with its value behind a tab. Control characters are escaped, so that a row is
-/// a line and nothing in it moves the cursor of a terminal.
-fn text(row: &Row) -> String {
-    let escaped = |text: &str| -> String {
-        let one = |char: char| match char {
-            '\\' => "\\\\".to_owned(),
-            char if char.is_control() => char.escape_default().to_string(),
-            char => char.to_string(),
-        };
-        text.chars().map(one).collect()
+/// A text whose control characters are escaped, so that it stays on its line and nothing in it
+/// moves the cursor of a terminal.
+pub(crate) fn escaped(text: &str) -> String {
+    let one = |char: char| match char {
+        '\\' => "\\\\".to_owned(),
+        char if char.is_control() => char.escape_default().to_string(),
+        char => char.to_string(),
     };
+    text.chars().map(one).collect()
+}
+
+/// The key alone, or with its value behind a tab.
+fn text(row: &Row) -> String {
     let key = escaped(&row.key);
     match row.value.as_ref().map(|value| value_json(value)) {
         None => key,

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::proto::v1;
 use crate::proto::v1::admin_client::AdminClient;
@@ -97,6 +97,18 @@ impl Call for v1::ListRequest {
     ) -> Result<Response<Self::Answer>, Status> {
         let client = KvClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         { client }.list(request).await
+    }
+}
+
+impl Call for v1::WatchRequest {
+    type Answer = Streaming<v1::WatchResponse>;
+
+    async fn send(
+        channel: Channel,
+        request: Request<Self>,
+    ) -> Result<Response<Self::Answer>, Status> {
+        let client = KvClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+        { client }.watch(request).await
     }
 }
 

@@ -39,6 +39,19 @@ pub enum ClientError {
         /// How many times a node was asked.
         attempts: u32,
     },
+    /// What a watch asks for is gone: what changed behind its token is kept nowhere any more. It
+    /// has to list the keys, and to begin without a token.
+    #[error("{message}")]
+    WatchLost {
+        /// The partition of which it is gone.
+        partition: u32,
+        /// The last entry of the partition's log that the watch has told of.
+        position: u64,
+        /// The first that it could go on from.
+        oldest: u64,
+        /// The same in words.
+        message: String,
+    },
     /// No answer came in time, or no node could be reached.
     #[error("{message}")]
     NoAnswer {
@@ -69,7 +82,7 @@ impl ClientError {
     pub fn outcome(&self) -> Outcome {
         match self {
             ClientError::Invalid { .. } => Outcome::NotAttempted,
-            ClientError::ConditionFailed { .. } => Outcome::Failed,
+            ClientError::ConditionFailed { .. } | ClientError::WatchLost { .. } => Outcome::Failed,
             ClientError::Refused { outcome, .. } | ClientError::NoAnswer { outcome, .. } => {
                 *outcome
             }
@@ -81,6 +94,7 @@ impl ClientError {
         match self {
             ClientError::Invalid { .. } => "invalid_argument",
             ClientError::ConditionFailed { .. } => "condition_failed",
+            ClientError::WatchLost { .. } => "watch_lost",
             ClientError::Refused { code, .. } => code,
             ClientError::NoAnswer { code, .. } => code,
         }

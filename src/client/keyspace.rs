@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tonic::Streaming;
 
 use crate::client::calls::Call;
 use crate::client::compare_and_set::CompareAndSet;
@@ -14,6 +15,7 @@ use crate::client::listing::List;
 use crate::client::read::Get;
 use crate::client::retry::Effect;
 use crate::client::transaction::Transaction;
+use crate::client::watch::Watch;
 use crate::client::write::{Append, Delete, Put};
 use crate::proto::v1;
 use crate::protocol::system::keyspace::Mode;
@@ -73,6 +75,12 @@ impl Keyspace {
         List::new(self.clone())
     }
 
+    /// Watches keys of a strong keyspace: all, or those that are said. Awaited, it is a
+    /// [`Watching`](crate::client::Watching), which tells what changes from then on.
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.clone())
+    }
+
     /// Deletes a key. Deleting one that has no value succeeds.
     pub fn delete(&self, key: impl Into<String>) -> Delete {
         Delete::new(self.clone(), key.into())
@@ -92,6 +100,18 @@ impl Keyspace {
     /// partition: give them one tag, as in `cart:{42}:items` and `cart:{42}:total`.
     pub fn transact(&self) -> Transaction {
         Transaction::new(self.clone())
+    }
+
+    /// Has any node begin a watch.
+    pub(crate) async fn begin_watch(
+        &self,
+        request: v1::WatchRequest,
+        timeout: Option<Duration>,
+    ) -> Result<Streaming<v1::WatchResponse>, ClientError> {
+        let deadline = self.core.deadline(timeout);
+        let sight = self.core.keyspace(&self.name, deadline).await?;
+        let route = Route { keyspace_exists: sight.is_new, ..Route::anywhere(Effect::Read) };
+        self.core.call(request, route, deadline).await
     }
 
     /// Asks any node for a page.

@@ -47,6 +47,7 @@ mod routing;
 mod session;
 mod surroundings;
 mod transaction;
+mod watch;
 mod write;
 
 #[cfg(test)]
@@ -71,6 +72,7 @@ pub use self::read::Get;
 pub use self::receipt::{Appended, Receipt, StepResult, Transacted, Value};
 use self::retry::Patience;
 pub use self::transaction::Transaction;
+pub use self::watch::{Changes, Event, Watch, Watching};
 pub(crate) use self::write::level_number;
 pub use self::write::{Append, Delete, Put};
 pub use crate::protocol::consistency::Consistency;

@@ -3,6 +3,8 @@
 //! The name serves as the flag (`--vnodes`), with `COTERIE_` before it as the environment variable
 //! (`COTERIE_VNODES`), and within its section as the TOML key (`[ring]`, `vnodes`).
 
+mod watches;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -110,7 +112,7 @@ const SWITCH: &str = "true|false";
 
 /// Every setting, in the order in which help and documentation show them.
 pub fn all() -> impl Iterator<Item = &'static Setting> {
-    NODE.iter().chain(&CLUSTER).chain(&LIMITS).chain(&STORAGE)
+    NODE.iter().chain(&CLUSTER).chain(&LIMITS).chain(&watches::WATCHES).chain(&STORAGE)
 }
 
 static NODE: [Setting; 10] = [

@@ -140,7 +140,10 @@ fn check_limits(config: &Config) -> Result<(), Unsound> {
     );
     rule((1..=most).contains(&value), "value-bytes-max", show_size(value), right)?;
     rule(limits.batch_keys_max > 0, "batch-keys-max", 0, "give at least 1")?;
-    rule(limits.requests_in_flight_max > 0, "requests-in-flight-max", 0, "give at least 1")
+    rule(limits.requests_in_flight_max > 0, "requests-in-flight-max", 0, "give at least 1")?;
+    let history = config.groups.watch_history;
+    rule(history.events_max > 0, "watch-history-events-max", 0, "give at least 1")?;
+    rule(history.bytes_max > 0, "watch-history-bytes-max", 0, "give at least 1 byte")
 }
 
 fn check_times(config: &Config) -> Result<(), Unsound> {

@@ -29,6 +29,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod watch;
 
 /// Why a frame cannot be understood.
 #[derive(Debug, thiserror::Error)]

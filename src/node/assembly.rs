@@ -39,6 +39,7 @@ use crate::node::tasks::{Stop, Tasks};
 use crate::node::topology::TopologyCell;
 use crate::node::transfers::{self, TransferState, Transfers};
 use crate::node::vacated::Vacated;
+use crate::node::watch::Watches;
 use crate::protocol::membership::MemberSet;
 use crate::types::{Epoch, Incarnation};
 
@@ -224,6 +225,7 @@ impl Node {
             members,
             coordinator,
             lists,
+            watches: Watches::new(self.config.limits.watches_max),
             handoff,
             refill,
             anti_entropy: Arc::new(anti_entropy),

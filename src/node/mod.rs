@@ -40,3 +40,4 @@ mod tasks;
 mod topology;
 mod transfers;
 mod vacated;
+pub mod watch;

@@ -258,6 +258,7 @@ fn activities(node: &Node, attached: Option<&Attached>) -> Vec<Activity> {
         activities.push(attached.reaper.activity());
         activities.push(attached.moves.transfers.activity());
         activities.push(groups::activity(&groups::status(node, Some(attached))));
+        activities.push(groups::watch_activity(node, attached));
     }
     activities
 }

@@ -33,6 +33,7 @@ use crate::node::status::{KeyOwners, NodeStatus, RingView, Serving};
 use crate::node::strong::{Strong, Target, check_outcome};
 use crate::node::tasks::Tasks;
 use crate::node::topology::TopologyCell;
+use crate::node::watch::Watches;
 use crate::protocol::group::command::Action;
 use crate::protocol::membership::MemberSet;
 use crate::protocol::ring::Ring;
@@ -64,6 +65,7 @@ pub(crate) struct Attached {
     pub(crate) members: Arc<Members>,
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) lists: Arc<Lists>,
+    pub(crate) watches: Watches,
     pub(crate) handoff: Arc<HintedHandoff>,
     pub(crate) refill: Arc<Refill>,
     pub(crate) anti_entropy: Arc<AntiEntropy>,

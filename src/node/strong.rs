@@ -2,6 +2,7 @@
 //! a receipt.
 
 mod list;
+mod position;
 
 use std::collections::BTreeMap;
 

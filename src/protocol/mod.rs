@@ -27,3 +27,4 @@ pub mod ring;
 pub mod system;
 pub mod throttle;
 pub mod version;
+pub mod watch;

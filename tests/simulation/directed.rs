@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coterie::config::{GroupOptions, Replication};
+use coterie::config::{GroupOptions, HistoryLimits, Replication};
 use coterie::node::request::RequestOptions;
 use coterie::protocol::quorum::level::Level;
 use coterie::protocol::system::SystemCommand;
@@ -33,6 +33,7 @@ pub(crate) const SHAPE: Shape = Shape {
         snapshot_chunk_bytes: 256 << 10,
         record_bytes_max: 1 << 20,
         lease_reads: false,
+        watch_history: HistoryLimits { events_max: 65_536, bytes_max: 1 << 20 },
     },
     wal_segment_bytes: 64 << 10,
     mending: Mending::Hints,

@@ -150,6 +150,13 @@ fn every_bug_planted_under_listings_is_caught() {
     }
 }
 
+#[test]
+fn every_bug_planted_under_watches_is_caught() {
+    for (bug, expected) in planted::IN_WATCHES {
+        catch(bug, expected, |seed| Setup { raft: Some(bug), ..strong(seed) });
+    }
+}
+
 fn of_ring(seed: u64) -> Setup {
     Setup { kind: Kind::Ring, ..strong(seed) }
 }

@@ -194,6 +194,10 @@ pub(crate) const IN_RING: [(RingPlanted, &[&str]); 5] = [
 pub(crate) const IN_LISTINGS: [(RingPlanted, &[&str]); 1] =
     [(RingPlanted::ListedBeyondComplete, &[invariants::listings_are_whole::NAME])];
 
+/// Bugs of watches, each with the invariants of which at least one must fail.
+pub(crate) const IN_WATCHES: [(RaftPlanted, &[&str]); 1] =
+    [(RaftPlanted::WatchGapOverlooked, &[invariants::watchers_see_what_is_applied::NAME])];
+
 fn acknowledge(write: &Write) -> Message {
     Message::WriteReply(WriteReply { request: write.request, outcome: Ok(()) })
 }

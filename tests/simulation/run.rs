@@ -19,7 +19,6 @@ use crate::history::{Action, Answer, Evidence, Held, History};
 use crate::invariants::{self, Violation};
 use crate::planted::Planted;
 use crate::scenario::{Scenario, StrongPart};
-use crate::strong::history::StrongHistory;
 use crate::strong::{self, Crew, StrongEvidence};
 use crate::trace::{Counts, Trace};
 use crate::workload::{self, Client, Request, Workload};
@@ -171,8 +170,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     RaftPlanted::set(setup.raft);
     RingPlanted::set(setup.ring);
     let history = Arc::new(History::default());
-    let crew =
-        Crew { history: Arc::new(StrongHistory::default()), watch: cluster.steps.watch.clone() };
+    let crew = Crew::new(cluster.steps.watch.clone(), strong, &dice);
     let work = Work { history: &history, workload, crew: &crew, strong, lists };
     let watching = safety_phase(&cluster, work, plan, &dice).await;
     let hints_left = heal(&cluster).await;
@@ -207,6 +205,13 @@ async fn judge_strong(
         let mut dice = dice.fork("strong judge");
         strong::look(cluster, &crew.history, workload.keys, &mut dice, &mut evidence).await;
         evidence.sightings = crew.watch.sightings();
+        if let Some(followed) = &crew.followed {
+            // Where groups are not whole that is said already.
+            let waits = evidence.unsettled.is_empty();
+            evidence.unfollowed = if waits { followed.catch_up(cluster).await } else { Vec::new() };
+            evidence.stretches = followed.stretches();
+            evidence.applied = cluster.steps.applied();
+        }
     }
     evidence
 }
@@ -267,6 +272,7 @@ async fn safety_phase(
     if let Some(StrongPart { workload, looks_every }) = work.strong {
         work.crew.start(cluster, workload, dice, &mut tasks);
         watching.spawn(work.crew.watch.clone().run(cluster.clone(), looks_every));
+        work.crew.start_watcher(cluster, dice, &mut watching);
     }
     tasks.spawn(faults::afflict(cluster.clone(), plan, start));
     tasks.join_all().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coterie::config::{GroupOptions, Replication};
+use coterie::config::{GroupOptions, HistoryLimits, Replication};
 use coterie::types::Moment;
 
 use crate::cluster::{Mending, Shape};
@@ -81,6 +81,10 @@ fn of_strong(dice: &Dice) -> Scenario {
         snapshot_chunk_bytes: dice.pick(&[64, 500, 256 << 10]),
         record_bytes_max: dice.pick(&[100, 4000]),
         lease_reads: dice.fork("lease reads").chance(500),
+        watch_history: HistoryLimits {
+            events_max: dice.fork("watch history").pick(&[8, 64, 65_536]),
+            bytes_max: 1 << 20,
+        },
     };
     let partitions = dice.pick(&[16, 16, 16, 32, 64]);
     // The system group's state is one row and must fit.

@@ -20,12 +20,14 @@ use crate::invariants::session_at_most_once::SessionAtMostOnce;
 use crate::invariants::steps::ledger::Ledger;
 use crate::invariants::steps::{Event, Invariants, Replicas, View};
 use crate::strong::watch::{Sighting, Watch};
+use crate::strong::watcher::Applied;
 
 /// Everything that was seen of the groups of a cluster.
 pub(crate) struct Steps {
     agenda: Arc<Agenda>,
     pub(crate) watch: Arc<Watch>,
     groups: Mutex<BTreeMap<GroupId, Group>>,
+    applied: Mutex<Applied>,
 }
 
 /// What is remembered of one group, over all its replicas.
@@ -52,7 +54,12 @@ struct Known {
 
 impl Steps {
     pub(crate) fn new(agenda: Arc<Agenda>) -> Arc<Steps> {
-        Arc::new(Steps { agenda, watch: Arc::default(), groups: Mutex::default() })
+        Arc::new(Steps {
+            agenda,
+            watch: Arc::default(),
+            groups: Mutex::default(),
+            applied: Mutex::default(),
+        })
     }
 
     /// What was violated, by group.
@@ -60,7 +67,17 @@ impl Steps {
         self.groups.lock().values().filter_map(|group| group.broken.clone()).collect()
     }
 
+    /// What was applied in all groups so far.
+    pub(crate) fn applied(&self) -> Applied {
+        self.applied.lock().clone()
+    }
+
     fn on_pass(&self, life: u64, sight: &Sight<'_>) {
+        let mut applied = self.applied.lock();
+        for seen in sight.entries {
+            applied.entry((sight.group, seen.entry.index)).or_insert_with(|| seen.clone());
+        }
+        drop(applied);
         let sighting = Sighting {
             at: self.agenda.now(),
             node: sight.node,

@@ -13,11 +13,12 @@ use crate::api::convert;
 use crate::api::http::body::{self, Form, OCTET_STREAM};
 use crate::api::http::query::{self, Operation};
 use crate::api::http::reply::{self, HttpError};
-use crate::api::http::{condition, path};
+use crate::api::http::{condition, path, watch};
 use crate::api::leader;
 use crate::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions, Transaction};
 use crate::node::service::Node;
 use crate::protocol::group::command::Action;
+use crate::protocol::system::keyspace::DEFAULT_NAME;
 use crate::types::{Key, NodeId, Version};
 
 const METHODS: &str = "GET, HEAD, PUT, DELETE";
@@ -28,6 +29,7 @@ pub(crate) async fn serve(State(node): State<Arc<Node>>, request: Request) -> Re
     let (parts, body) = request.into_parts();
     let in_keyspace = path::names_keyspace(parts.uri.path());
     let served = match parts.method {
+        Method::GET | Method::HEAD if query::is_watch(&parts.uri) => watch(&node, &parts).await,
         Method::GET | Method::HEAD => get(&node, &parts).await,
         Method::PUT => put(&node, &parts, body).await,
         Method::DELETE => delete(&node, &parts).await,
@@ -67,6 +69,12 @@ async fn get(node: &Node, parts: &Parts) -> Result<Response, HttpError> {
     let answer = read.map_err(|error| refused(node, &key, error))?;
     let leader = answer.receipt.leader;
     Ok(led(node, leader, read_reply(&name, answer, &parts.headers)?))
+}
+
+async fn watch(node: &Node, parts: &Parts) -> Result<Response, HttpError> {
+    let place = path::place(parts.uri.path())?;
+    let keyspace = place.keyspace.unwrap_or_else(|| DEFAULT_NAME.to_owned());
+    watch::watch(node, parts, keyspace, Some(Key::from(place.key))).await
 }
 
 async fn put(node: &Node, parts: &Parts, body: Body) -> Result<Response, HttpError> {

@@ -66,7 +66,7 @@ fn row(row: ListedRow) -> RowBody {
     }
 }
 
-fn hexadecimal(bytes: &Bytes) -> String {
+pub(crate) fn hexadecimal(bytes: &Bytes) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -12,6 +12,7 @@ mod path;
 mod query;
 mod reply;
 mod transaction;
+mod watch;
 
 use std::sync::Arc;
 
@@ -44,6 +45,8 @@ Keyspaces of mode strong take besides:
     If-Match: \"version\", If-Match: * and If-None-Match: * on writes, else 412
     Coterie-Session: client/sequence/acknowledged: a repeated write is answered, not done again
     GET takes consistency=linearizable|lease|stale, and with stale max_staleness=500ms
+    GET /v1/{keyspace}?watch=true, GET /v1/{keyspace}/{key}?watch=true   what changes, one JSON
+        object on each line, until the client goes; parameters: prefix, from (a line's token)
 GET  /status             this node, its members and its ring
 GET  /ring, /ring?key=k  all partitions; where a key lies
 GET  /transfers          partitions on their way to other owners

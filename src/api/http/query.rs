@@ -36,6 +36,10 @@ const LISTING: [&str; 4] = ["prefix", "limit", "cursor", "keys_only"];
 
 const APPEND: &str = "append";
 
+const WATCH: &str = "watch";
+const PREFIX: &str = "prefix";
+const FROM: &str = "from";
+
 impl Operation {
     fn parameters(self) -> &'static [&'static str] {
         match self {
@@ -115,6 +119,47 @@ pub(crate) fn listing(uri: &Uri) -> Result<ListRequest, RequestError> {
             }
             "cursor" => asked.cursor = Some(value),
             "keys_only" => asked.keys_only = truth("keys_only", &value)?,
+            _ => {}
+        }
+    }
+    Ok(asked)
+}
+
+/// Whether a GET wants to watch rather than to read.
+pub(crate) fn is_watch(uri: &Uri) -> bool {
+    pairs(uri).is_ok_and(|pairs| pairs.iter().any(|(name, _)| name == WATCH))
+}
+
+/// What a query says of a watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WatchAsked {
+    pub(crate) prefix: Bytes,
+    pub(crate) from: Option<String>,
+}
+
+/// What a query wants watched, of a keyspace or of one key of it.
+///
+/// # Errors
+/// [`RequestError::Invalid`] naming the parameter that a watch does not take, or that is not clear.
+pub(crate) fn watch(uri: &Uri, of_key: bool) -> Result<WatchAsked, RequestError> {
+    let takes: &[&'static str] = if of_key { &[WATCH, FROM] } else { &[WATCH, PREFIX, FROM] };
+    let mut asked = WatchAsked::default();
+    let mut seen: Vec<&'static str> = Vec::new();
+    for (name, value) in pairs(uri)? {
+        let Some(known) = takes.iter().find(|known| **known == name) else {
+            let right = format!("a watch here takes {}", takes.join(", "));
+            return Err(invalid("query", format!("{name:?} is not a parameter here; {right}")));
+        };
+        if seen.contains(known) {
+            return Err(invalid(known, "is given twice"));
+        }
+        seen.push(known);
+        match *known {
+            PREFIX => asked.prefix = Bytes::from(value),
+            FROM => asked.from = Some(value),
+            name if !truth(name, &value)? => {
+                return Err(invalid(name, "is false; leave it out to read, or give true"));
+            }
             _ => {}
         }
     }
@@ -361,6 +406,31 @@ mod tests {
         let error = parse(Read, "?timeout=61s").expect_err("above").to_string();
         assert_eq!(error, "timeout: request_timeout_max is 60000 ms; got \"61s\"");
         assert!(parse(Read, "?timeout=60s").is_ok());
+    }
+
+    #[test]
+    fn a_watch_takes_its_own_parameters_and_nothing_else() {
+        let uri = |query: &str| -> Uri { format!("/v1/k?{query}").parse().expect("a URI") };
+        assert!(is_watch(&uri("prefix=a&watch=true")) && !is_watch(&uri("prefix=watch")));
+        let asked = watch(&uri("watch=true&prefix=a%3A&from=01"), false);
+        let expected = WatchAsked { prefix: Bytes::from("a:"), from: Some("01".to_owned()) };
+        assert_eq!(asked, Ok(expected));
+        assert_eq!(watch(&uri("watch=true"), true), Ok(WatchAsked::default()));
+        let cases = [
+            (
+                "watch=true&prefix=a",
+                true,
+                "query: \"prefix\" is not a parameter here; a watch here",
+            ),
+            ("watch=true&limit=1", false, "query: \"limit\""),
+            ("watch=1", false, "watch: \"1\" is neither true nor false"),
+            ("watch=false", false, "watch: is false; leave it out to read, or give true"),
+            ("watch=true&watch=true", false, "watch: is given twice"),
+        ];
+        for (query, of_key, expected) in cases {
+            let error = watch(&uri(query), of_key).expect_err(query).to_string();
+            assert!(error.starts_with(expected), "{query}: {error}");
+        }
     }
 
     #[test]

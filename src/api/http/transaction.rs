@@ -14,7 +14,7 @@ use crate::api::batch;
 use crate::api::convert::{invalid, strong};
 use crate::api::http::query::{self, Operation};
 use crate::api::http::reply::{self, HttpError};
-use crate::api::http::{body, condition, kv, listing, path};
+use crate::api::http::{body, condition, kv, listing, path, watch};
 use crate::node::request::{RequestError, RequestOptions, Transaction};
 use crate::node::service::Node;
 use crate::proto::v1;
@@ -29,11 +29,16 @@ const RIGHT: &str =
 pub(crate) async fn serve(State(node): State<Arc<Node>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let served = match parts.method {
+        Method::GET | Method::HEAD if query::is_watch(&parts.uri) => watch(&node, &parts).await,
         Method::GET | Method::HEAD => listing::list(&node, &parts).await,
         Method::POST => transact(&node, &parts, body).await,
         _ => return reply::method_not_allowed(&parts.method, "GET, HEAD, POST"),
     };
     served.unwrap_or_else(IntoResponse::into_response)
+}
+
+async fn watch(node: &Node, parts: &Parts) -> Result<Response, HttpError> {
+    watch::watch(node, parts, path::keyspace(parts.uri.path())?, None).await
 }
 
 async fn transact(node: &Node, parts: &Parts, body: Body) -> Result<Response, HttpError> {

@@ -279,6 +279,7 @@ impl Store {
 #[tonic::async_trait]
 impl Kv for Node {
     type ScanStream = futures_util::stream::Empty<Result<v1::ListResponse, Status>>;
+    type WatchStream = futures_util::stream::Empty<Result<v1::WatchResponse, Status>>;
 
     async fn list(
         &self,
@@ -291,6 +292,13 @@ impl Kv for Node {
         &self,
         _: Request<v1::ListRequest>,
     ) -> Result<Response<Self::ScanStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn watch(
+        &self,
+        _: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::net::conversion::{
     ConversionError, decode_duration, decode_expiry, decode_group, decode_version, encode_duration,
-    encode_expiry, encode_group, encode_version, listing, required, unknown,
+    encode_expiry, encode_group, encode_version, listing, required, unknown, watch,
 };
 use crate::proto::cluster as wire;
 use crate::proto::cluster::forward_reply::Outcome;
@@ -54,6 +54,7 @@ fn encode_ask(ask: Ask) -> wire::forward::Ask {
                 max_staleness_us,
             })
         }
+        Ask::Watch(ask) => wire::forward::Ask::Watch(watch::encode_ask(*ask)),
     }
 }
 
@@ -70,6 +71,7 @@ fn decode_ask(ask: wire::forward::Ask) -> Result<Ask, ConversionError> {
             range: Box::new(listing::decode_range(required(list.range, "GroupList.range")?)),
             consistency: decode_consistency(list.consistency, list.max_staleness_us)?,
         },
+        wire::forward::Ask::Watch(ask) => Ask::Watch(Box::new(watch::decode_ask(ask)?)),
     })
 }
 
@@ -103,6 +105,7 @@ pub(super) fn encode_reply(reply: ForwardReply) -> wire::ForwardReply {
             Outcome::Read(wire::GroupReadReply { record, applied: applied.0 })
         }
         Ok(Told::Listed(page)) => Outcome::Listed(listing::encode_page(page)),
+        Ok(Told::Watched(page)) => watch::encode_page(page),
         Err(refusal) => Outcome::Refused(encode_refusal(refusal)),
     };
     wire::ForwardReply { request: reply.request.0, outcome: Some(outcome) }
@@ -116,6 +119,8 @@ pub(super) fn decode_reply(reply: wire::ForwardReply) -> Result<Message, Convers
             Ok(Told::Read { record, applied: LogIndex(applied) })
         }
         Outcome::Listed(page) => Ok(Told::Listed(listing::decode_page(page)?)),
+        Outcome::Watched(page) => Ok(Told::Watched(watch::decode_page(page))),
+        Outcome::WatchGone(oldest) => Ok(Told::Watched(watch::decode_gone(oldest))),
         Outcome::Refused(refused) => Err(decode_refusal(&refused)?),
     };
     Ok(Message::ForwardReply(ForwardReply { request: RequestId(reply.request), outcome }))

@@ -15,6 +15,7 @@ use crate::types::{Epoch, Expiry, Key, KeyspaceId, NodeId, PartitionId, Record, 
 mod groups;
 mod listing;
 mod tree;
+mod watch;
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)

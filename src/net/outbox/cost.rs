@@ -7,6 +7,7 @@ use crate::protocol::message::{
 };
 use crate::protocol::raft::entry::Entry;
 use crate::protocol::raft::message::Body;
+use crate::protocol::watch::{WatchEntry, WatchPage};
 use crate::types::{Key, Record, Row};
 
 /// What every message is taken to cost besides its keys and values.
@@ -28,6 +29,7 @@ pub(crate) fn cost_bytes(message: &Message) -> usize {
             Ask::Propose(command) => command.len(),
             Ask::Read { key, .. } => key.0.len(),
             Ask::List { range, .. } => of_range(range),
+            Ask::Watch(ask) => ask.watched.selection.bytes().len(),
         },
         Message::ForwardReply(reply) => of_forward_reply(reply),
         Message::Snapshot(chunk) => chunk.rows.iter().map(Row::cost_bytes).sum(),
@@ -91,6 +93,10 @@ fn of_forward_reply(reply: &ForwardReply) -> usize {
     match &reply.outcome {
         Ok(Told::Proposed(answer)) => answer.len(),
         Ok(Told::Listed(page)) => of_page(page),
+        Ok(Told::Watched(WatchPage::Changed { entries, .. })) => {
+            entries.iter().map(WatchEntry::cost_bytes).sum()
+        }
+        Ok(Told::Watched(WatchPage::Gone { .. })) => 0,
         Ok(Told::Read { record, .. }) => record.as_ref().map_or(0, Record::value_len),
         Err(_) => 0,
     }

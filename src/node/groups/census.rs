@@ -25,6 +25,12 @@ pub(crate) struct Census {
     pub(crate) installing: u64,
     /// Requests that wait for a group here.
     pub(crate) waiting: u64,
+    /// Watches that wait for a group here, each counted once for every group.
+    pub(crate) watches_waiting: u64,
+    /// Changes of keys that are kept for those who watch.
+    pub(crate) history_events: u64,
+    /// Bytes of them.
+    pub(crate) history_bytes: u64,
 }
 
 /// Since which tick groups have had no leader.
@@ -58,6 +64,10 @@ impl Driver {
         }
         census.leaderless = without.len() as u64;
         census.leaderless_long = self.leaderless.update(self.host.now(), without.into_iter());
+        let watches = &self.host.watches;
+        census.watches_waiting = watches.waiting() as u64;
+        census.history_events = watches.history().events() as u64;
+        census.history_bytes = watches.history().bytes() as u64;
         self.gateway.publish_census(census);
     }
 }

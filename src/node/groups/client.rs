@@ -166,10 +166,7 @@ impl GroupClient {
 
     /// The node to ask: who is said to lead, else this node, else any other in turn.
     fn choose(&self, quest: &Quest) -> Option<NodeId> {
-        let usable = |node: &NodeId| {
-            !quest.strangers.contains(node)
-                && (*node == self.own || self.transport.is_connected(*node))
-        };
+        let usable = |node: &NodeId| !quest.strangers.contains(node) && self.can_be_asked(*node);
         if let Some(named) = quest.named.filter(usable) {
             return Some(named);
         }
@@ -179,8 +176,13 @@ impl GroupClient {
         in_turn.copied().find(usable)
     }
 
+    /// Whether a node is this one, or connected to it.
+    pub(crate) fn can_be_asked(&self, node: NodeId) -> bool {
+        node == self.own || self.transport.is_connected(node)
+    }
+
     /// Nodes that may have a replica of the group, this one first.
-    fn candidates(&self, group: GroupId) -> Vec<NodeId> {
+    pub(crate) fn candidates(&self, group: GroupId) -> Vec<NodeId> {
         let state = self.gateway.system();
         let placement = state.as_ref().and_then(|state| state.groups().get(&group));
         let mut nodes: Vec<NodeId> = match placement {
@@ -194,22 +196,34 @@ impl GroupClient {
     async fn ask_node(&self, node: NodeId, quest: &mut Quest) -> Answer {
         quest.asked += 1;
         quest.named = Some(node);
+        self.ask_replica(node, quest.group, quest.ask.clone(), quest.deadline).await
+    }
+
+    /// Asks this very node, and nobody else.
+    ///
+    /// # Errors
+    /// The node's own refusal, or [`ForwardRefusal::Unknown`] when none came.
+    pub(crate) async fn ask_replica(
+        &self,
+        node: NodeId,
+        group: GroupId,
+        ask: Ask,
+        deadline: Moment,
+    ) -> Answer {
         if node == self.own {
-            let answer = self.gateway.ask(quest.group, quest.ask.clone());
-            return self.in_time(quest.deadline, answer).await;
+            return self.in_time(deadline, self.gateway.ask(group, ask)).await;
         }
         let (sender, receiver) = oneshot::channel();
         let forwarded = Forwarded { to: node, answer: Some(sender) };
         let number = self.forwards.insert(forwarded);
         let request: RequestId = Owner::Forward.request(number);
-        let time_left = quest.deadline.since(self.env.now());
-        let (group, ask) = (quest.group, quest.ask.clone());
+        let time_left = deadline.since(self.env.now());
         let forward = Message::Forward(Forward { request, group, time_left, ask });
         if self.transport.send(node, Class::Client, forward).is_err() {
             self.finish(number, Err(ForwardRefusal::NotServing));
         }
         let answer = async { receiver.await.unwrap_or(Err(ForwardRefusal::Unknown)) };
-        let answer = self.in_time(quest.deadline, answer).await;
+        let answer = self.in_time(deadline, answer).await;
         // Nobody waits for it any more, whether or not it was answered.
         self.forwards.step(number, |_| ((), true));
         answer

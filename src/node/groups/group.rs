@@ -43,6 +43,8 @@ pub(crate) struct Effects {
     pub(crate) leaders_changed: Vec<GroupId>,
     /// What a group has applied, kept only for an observer.
     pub(crate) observed: Option<Vec<Observed>>,
+    /// The rows that each entry has changed which the group has applied, for those who watch.
+    pub(crate) applied: Vec<(LogIndex, Vec<Row>)>,
 }
 
 impl Effects {
@@ -364,6 +366,9 @@ impl Group {
                 Ok(MachineTold { reply, rows }) => {
                     if let Some(observed) = &mut effects.observed {
                         observed.push(Observed { entry: entry.clone(), reply: reply.clone() });
+                    }
+                    if !rows.is_empty() {
+                        effects.applied.push((entry.index, rows.clone()));
                     }
                     self.overlay.add(&rows);
                     pass_bytes += rows.iter().map(Row::cost_bytes).sum::<usize>();

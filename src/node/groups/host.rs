@@ -15,6 +15,7 @@ use crate::node::groups::incoming::ChunkWritten;
 use crate::node::groups::observer::{Observing, Sight};
 use crate::node::groups::timers::Timers;
 use crate::node::groups::waiting::{Answer, Asker, ReadWaiting, Sought};
+use crate::node::groups::watches::Watches;
 use crate::protocol::consistency::Consistency;
 use crate::protocol::message::{Ask, ForwardRefusal, GroupMessage};
 use crate::protocol::raft::Options;
@@ -29,6 +30,7 @@ pub(crate) struct Host {
     record_bytes_max: usize,
     groups: BTreeMap<GroupId, Group>,
     timers: Timers,
+    pub(super) watches: Watches,
     touched: BTreeSet<GroupId>,
     gathering: Batch,
     in_flight: Option<Batch>,
@@ -59,6 +61,7 @@ impl Host {
             record_bytes_max,
             groups: BTreeMap::new(),
             timers: Timers::default(),
+            watches: Watches::new(limits.watch_history),
             touched: BTreeSet::new(),
             gathering: Batch::default(),
             in_flight: None,
@@ -87,7 +90,8 @@ impl Host {
         self.timers.remove(id);
         self.touched.remove(&id);
         let mut group = self.groups.remove(&id)?;
-        let answers = group.dismiss();
+        let mut answers = group.dismiss();
+        answers.extend(self.watches.dismiss(id));
         Some((group, answers))
     }
 
@@ -168,6 +172,8 @@ impl Host {
                 let read = ReadWaiting { keyspace, sought: Sought::Range(range), asker };
                 read_as(group, read, consistency, self.now)
             }
+            // It is answered by the pass that follows, if there is anything to tell.
+            Ask::Watch(ask) => self.watches.wait(id, *ask, asker, self.now),
         }
     }
 
@@ -179,13 +185,17 @@ impl Host {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             group.raft.tick(self.now);
             let sent_before = effects.messages.len();
+            self.watches.follow(group);
             if let Err(error) = group.pass(store, &mut effects) {
                 tracing::error!(group = %id, %error, "a group cannot apply what is committed");
             }
             if let Some(observing) = &self.observing {
                 show(observing, group, &mut effects, sent_before);
             }
-            self.timers.look_by(id, group.raft.deadline());
+            let applied = std::mem::take(&mut effects.applied);
+            effects.answers.extend(self.watches.serve(group, &applied, self.now));
+            let deadline = group.raft.deadline().min(self.watches.deadline(id));
+            self.timers.look_by(id, deadline);
         }
         let batch = std::mem::take(&mut effects.batch);
         self.gathering.append(batch);

@@ -28,3 +28,4 @@ mod snapshots;
 pub(crate) mod system;
 mod timers;
 pub(crate) mod waiting;
+pub(crate) mod watches;

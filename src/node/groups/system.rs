@@ -50,7 +50,7 @@ impl SystemClient {
         let group = GroupId::SYSTEM;
         match told {
             Ok(Told::Proposed(reply)) => read_reply(&reply, waited_ms),
-            Ok(Told::Read { .. } | Told::Listed(_)) => {
+            Ok(Told::Read { .. } | Told::Listed(_) | Told::Watched(_)) => {
                 Err(RequestError::OutcomeUnknown { group, waited_ms })
             }
             Err(AskError::NotBegun(refusal)) => Err(not_begun(group, refusal)),

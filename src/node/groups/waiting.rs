@@ -20,6 +20,13 @@ pub(crate) enum Asker {
     Peer(NodeId, RequestId),
 }
 
+impl Asker {
+    /// Whether it is known that nobody waits for the answer any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Asker::Own(waiter) if waiter.is_closed())
+    }
+}
+
 /// A read that waits.
 #[derive(Debug)]
 pub(crate) struct ReadWaiting {

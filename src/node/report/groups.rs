@@ -32,6 +32,9 @@ pub(super) fn read_gauges(node: &Node, attached: &Attached) {
     metrics.groups_led.set(census.led);
     metrics.groups_leaderless.set(census.leaderless);
     metrics.group_requests_waiting.set(census.waiting);
+    metrics.watches_waiting.set(census.watches_waiting);
+    metrics.watch_history_events.set(census.history_events);
+    metrics.watch_history_bytes.set(census.history_bytes);
 }
 
 /// What the groups do in the background.
@@ -54,6 +57,23 @@ pub(super) fn activity(status: &RaftStatus) -> Activity {
         status.snapshots_installed
     );
     Activity { name: "raft groups", state, detail }
+}
+
+/// What the node does for those who watch.
+pub(super) fn watch_activity(node: &Node, attached: &Attached) -> Activity {
+    let (metrics, census) = (node.metrics(), attached.groups.gateway.census());
+    let open = metrics.watches_open.get();
+    let state = if open > 0 || census.watches_waiting > 0 { "busy" } else { "idle" };
+    let detail = format!(
+        "{open} open, {} waiting for groups here, {} changes told, {} lost, {} changes of {} bytes \
+         kept",
+        census.watches_waiting,
+        metrics.watch_events.get(),
+        metrics.watches_lost.get(),
+        census.history_events,
+        census.history_bytes
+    );
+    Activity { name: "watches", state, detail }
 }
 
 /// What an operator should know of groups without a leader.

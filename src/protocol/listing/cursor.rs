@@ -124,7 +124,8 @@ fn decode(text: &str) -> Result<Cursor, CursorError> {
     })
 }
 
-fn from_hex(text: &str) -> Option<Vec<u8>> {
+/// The bytes that lower-case hexadecimal digits stand for.
+pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),

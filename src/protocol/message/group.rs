@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::protocol::consistency::Consistency;
 use crate::protocol::message::{ListPage, ListRange, RequestId};
 use crate::protocol::raft;
+use crate::protocol::watch::{WatchAsk, WatchPage};
 use crate::types::{GroupId, Key, KeyspaceId, LogIndex, NodeId, Record};
 
 /// A message between two replicas of one group.
@@ -56,6 +57,9 @@ pub enum Ask {
         /// How fresh the answer must be.
         consistency: Consistency,
     },
+    /// Tell what changed behind an entry; wait for something if nothing has. Any replica may
+    /// answer.
+    Watch(Box<WatchAsk>),
 }
 
 /// The outcome of a [`Forward`].
@@ -81,6 +85,8 @@ pub enum Told {
     },
     /// Keys that have a value; the version of each is the revision that last changed it.
     Listed(ListPage),
+    /// What changed of what is watched.
+    Watched(WatchPage),
 }
 
 /// Why a forwarded request was not answered. Unless it is `Unknown`, nothing came of it.

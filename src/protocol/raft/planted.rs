@@ -50,6 +50,9 @@ pub enum Planted {
     /// A new replica of a group gets the number of one that went, and a replica that has lost its
     /// memory keeps its own. The placement's to plant.
     ReusedReplicaId,
+    /// A replica tells those who watch what it has, though it does not have all that came behind
+    /// their position. The history's to plant.
+    WatchGapOverlooked,
 }
 
 plantable!(Planted);
@@ -78,6 +81,6 @@ impl Planted {
     ];
 
     /// Bugs that bare cores cannot show.
-    pub const BEYOND_THE_CORE: [Planted; 2] =
-        [Planted::DedupeOnlyBeforePropose, Planted::ReusedReplicaId];
+    pub const BEYOND_THE_CORE: [Planted; 3] =
+        [Planted::DedupeOnlyBeforePropose, Planted::ReusedReplicaId, Planted::WatchGapOverlooked];
 }

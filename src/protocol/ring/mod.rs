@@ -194,6 +194,11 @@ impl Ring {
         self.partition_of_token(token_of(key))
     }
 
+    /// How the token space is cut.
+    pub fn partitioning(&self) -> Partitioning {
+        self.partitioning
+    }
+
     /// The partition of a key whose tag, if it has one, decides where it lies
     /// ([`Partitioning::of_tagged`]).
     pub fn partition_of_tagged(&self, key: &Key) -> PartitionId {

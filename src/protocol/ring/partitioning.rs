@@ -1,5 +1,7 @@
 //! Which partition a key lies in. It depends on the key and on Q alone, so clients can tell too.
 
+use bytes::Bytes;
+
 use crate::protocol::ring::{PARTITIONS_MAX, RingError, token_of};
 use crate::types::{Key, PartitionId, Token};
 
@@ -42,17 +44,23 @@ impl Partitioning {
     pub fn of_tagged(self, key: &Key) -> PartitionId {
         self.of_token(token_of(&tag_of(key)))
     }
+
+    /// The partition of every key that begins with this, if one tag decides where all of them lie.
+    pub fn of_prefix(self, prefix: &Bytes) -> Option<PartitionId> {
+        tag_in(prefix).map(|tag| self.of_token(token_of(&Key(tag))))
+    }
 }
 
 /// What decides where a key lies that may bear a tag.
 fn tag_of(key: &Key) -> Key {
-    let bytes = key.as_bytes();
-    let opening = bytes.iter().position(|byte| *byte == b'{');
-    let tag = opening.and_then(|opening| {
-        let length = bytes[opening + 1..].iter().position(|byte| *byte == b'}')?;
-        (length > 0).then(|| key.0.slice(opening + 1..opening + 1 + length))
-    });
-    tag.map_or_else(|| key.clone(), Key)
+    tag_in(&key.0).map_or_else(|| key.clone(), Key)
+}
+
+/// The tag in bytes, if they have one.
+fn tag_in(bytes: &Bytes) -> Option<Bytes> {
+    let opening = bytes.iter().position(|byte| *byte == b'{')?;
+    let length = bytes[opening + 1..].iter().position(|byte| *byte == b'}')?;
+    (length > 0).then(|| bytes.slice(opening + 1..opening + 1 + length))
 }
 
 #[cfg(test)]

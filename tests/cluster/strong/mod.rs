@@ -3,6 +3,7 @@
 mod crash;
 mod grpc;
 mod http;
+mod watch;
 
 use coterie::proto::v1;
 
@@ -14,7 +15,13 @@ const NAME: &str = "lists";
 /// Three nodes with a strong keyspace that every node serves. Few partitions: each is a Raft group,
 /// and the machine that runs the tests may be small.
 fn start() -> Cluster {
-    let cluster = Cluster::start_with(3, &["--partitions", "8"]);
+    start_with(&[])
+}
+
+/// The same with further arguments of `coterie serve`.
+fn start_with(arguments: &[&str]) -> Cluster {
+    let arguments = [&["--partitions", "8"], arguments].concat();
+    let cluster = Cluster::start_with(3, &arguments);
     let grpc = cluster.nodes[0].grpc();
     let request = v1::CreateKeyspaceRequest {
         name: NAME.to_owned(),

@@ -33,12 +33,13 @@ pub(crate) mod steps;
 pub(crate) mod strong_operations_are_linearizable;
 pub(crate) mod transactions_are_whole;
 pub(crate) mod values_end_in_time;
+pub(crate) mod watchers_see_what_is_applied;
 
 /// An invariant: from the evidence to what is wrong with it, in words; empty when it holds.
 type Check = fn(&Evidence) -> Vec<String>;
 
 /// All invariants by name.
-const ALL: [(&str, Check); 23] = [
+const ALL: [(&str, Check); 24] = [
     (acknowledged_write_is_never_lost::NAME, acknowledged_write_is_never_lost::check),
     (answer_is_never_invented::NAME, answer_is_never_invented::check),
     (cluster_serves_after_healing::NAME, cluster_serves_after_healing::check),
@@ -65,6 +66,7 @@ const ALL: [(&str, Check); 23] = [
     (stale_reads_are_fresh_enough::NAME, stale_reads_are_fresh_enough::check),
     (transactions_are_whole::NAME, transactions_are_whole::check),
     (values_end_in_time::NAME, values_end_in_time::check),
+    (watchers_see_what_is_applied::NAME, watchers_see_what_is_applied::check),
 ];
 
 /// An invariant that a run broke.

@@ -10,6 +10,7 @@ mod moves;
 #[cfg(test)]
 pub(crate) mod story;
 pub(crate) mod watch;
+pub(crate) mod watcher;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +22,11 @@ use coterie::types::{GroupId, LogIndex, NodeId, ReplicaId, Row};
 
 use crate::cluster::Cluster;
 use crate::dice::Dice;
+use crate::scenario::StrongPart;
 use client::{StrongClient, StrongWorkload};
 use history::{Command, StrongHistory};
 use watch::{Sighting, Watch};
+use watcher::{Applied, Followed, Stretch, Watcher};
 
 pub(crate) use judge::{look, settle};
 pub(crate) use moves::{hand_over, place};
@@ -47,6 +50,12 @@ pub(crate) struct StrongEvidence {
     pub(crate) unserved: Vec<String>,
     /// What every replica holds in the end.
     pub(crate) copies: Vec<Copy>,
+    /// What was applied in all groups.
+    pub(crate) applied: Applied,
+    /// What a client that watches was told; none where nobody watches.
+    pub(crate) stretches: Vec<Stretch>,
+    /// Partitions of which it had not heard everything after healing, in words.
+    pub(crate) unfollowed: Vec<String>,
 }
 
 /// What one replica of a group holds.
@@ -81,9 +90,32 @@ pub(crate) async fn create(cluster: &Cluster, dice: &mut Dice) {
 pub(crate) struct Crew {
     pub(crate) history: Arc<StrongHistory>,
     pub(crate) watch: Arc<Watch>,
+    /// What a client that watches was told, where there is one.
+    pub(crate) followed: Option<Arc<Followed>>,
 }
 
 impl Crew {
+    /// The watch of a run; in some runs a client watches. Drawn apart from all else, so that the
+    /// other runs are as they were before there were watches.
+    pub(crate) fn new(watch: Arc<Watch>, part: Option<StrongPart>, dice: &Dice) -> Crew {
+        let watches = part.is_some() && dice.fork("watcher").chance(500);
+        Crew { history: Arc::default(), watch, followed: watches.then(Arc::default) }
+    }
+
+    /// Starts the client that watches, if there is one, among tasks that last until the end.
+    pub(crate) fn start_watcher(
+        &self,
+        cluster: &Arc<Cluster>,
+        dice: &Dice,
+        tasks: &mut tokio::task::JoinSet<()>,
+    ) {
+        if let Some(followed) = &self.followed {
+            let (cluster, followed) = (cluster.clone(), followed.clone());
+            let dice = dice.fork("watcher at work");
+            tasks.spawn(Watcher { cluster, followed, dice, token: None }.run());
+        }
+    }
+
     /// Starts the clients among the run's tasks.
     pub(crate) fn start(
         &self,

@@ -39,6 +39,7 @@ impl Scripted {
 #[tonic::async_trait]
 impl Kv for Scripted {
     type ScanStream = futures_util::stream::Empty<Result<v1::ListResponse, Status>>;
+    type WatchStream = futures_util::stream::Empty<Result<v1::WatchResponse, Status>>;
 
     async fn list(
         &self,
@@ -51,6 +52,13 @@ impl Kv for Scripted {
         &self,
         _: Request<v1::ListRequest>,
     ) -> Result<Response<Self::ScanStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn watch(
+        &self,
+        _: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
 

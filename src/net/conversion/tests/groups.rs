@@ -131,7 +131,7 @@ pub(super) fn forward() -> impl Strategy<Value = Message> {
             consistency,
         },
     );
-    let ask = prop_oneof![bytes().prop_map(Ask::Propose), read, list];
+    let ask = prop_oneof![bytes().prop_map(Ask::Propose), read, list, watch::ask()];
     (any::<(u64, u16, u32)>(), ask).prop_map(|((request, group, left), ask)| {
         Message::Forward(Forward {
             request: RequestId(request),
@@ -162,6 +162,7 @@ pub(super) fn forward_reply() -> impl Strategy<Value = Message> {
         bytes().prop_map(|answer| Ok(Told::Proposed(answer))),
         read.prop_map(Ok),
         listing::page().prop_map(|page| Ok(Told::Listed(page))),
+        watch::page().prop_map(|page| Ok(Told::Watched(page))),
         forward_refusal().prop_map(Err),
     ];
     (any::<u64>(), outcome).prop_map(|(request, outcome)| {
