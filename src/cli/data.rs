@@ -81,6 +81,9 @@ pub(crate) struct GetArgs {
     /// The same by number (R).
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     r: Option<u32>,
+    /// A version of this key seen before (of a receipt): the value is that one or a newer one.
+    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
+    context: String,
     /// Of a strong keyspace: how fresh the value must be; linearizable unless said.
     #[arg(long, value_enum, value_name = "PROMISE")]
     consistency: Option<Promise>,
@@ -129,7 +132,8 @@ pub(crate) async fn delete(
 
 pub(crate) async fn get(cluster: &Cluster, args: GetArgs, out: Output) -> Result<(), Failure> {
     let get = cluster.client()?.keyspace(&args.keyspace.name).get(&args.key);
-    let get = get.level(args.level).r(args.r).consistency(consistency(&args));
+    let get = get.level(args.level).r(args.r).context(&args.context);
+    let get = get.consistency(consistency(&args));
     match get.await.map_err(|error| Failure::of_client(error, Effect::Reads))? {
         Some(Found { bytes, receipt, .. }) => print_value(&args, out, &bytes, &receipt),
         None => Err(Failure::new(Exit::NotFound, format!("key {:?} has no value", args.key))),

@@ -37,6 +37,8 @@ pub enum Planted {
     RepairsBackwards,
     /// An exchange overlooks rows that one of the replicas lacks altogether.
     AbsentRowsOverlooked,
+    /// A read forgets which version its reader has seen.
+    ContextIgnored,
     /// A listing goes on behind the key that the first of its replicas has come to, not the last.
     ListedBeyondComplete,
 }

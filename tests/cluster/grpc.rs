@@ -166,3 +166,24 @@ fn a_lone_node_says_that_it_is_under_replicated() {
     assert_eq!((receipt.required, receipt.replicas), (1, 1));
     assert_eq!(receipt.acknowledged, [cluster.nodes[0].node_id()]);
 }
+
+#[test]
+fn a_read_with_a_context_sees_it_or_fails_by_name() {
+    let cluster = Cluster::start(3);
+    let (writer, reader) = (cluster.nodes[0].grpc(), cluster.nodes[1].grpc());
+    for number in 0..50 {
+        let version = put(&writer, put_text("k", &number.to_string())).expect("written").version;
+        let asked = v1::GetRequest { level: 1, context: version.clone(), ..get_of("k") };
+        let read = get(&reader, asked).expect("read").receipt.expect("a receipt");
+        assert!(read.version >= version, "{} after {version}", read.version);
+    }
+    let context = "ffffffffffffffff-0000000000000001".to_owned();
+    let status = get(&reader, v1::GetRequest { context, ..get_of("k") });
+    let status = refused(status, Code::Aborted, "no replica has what the context names");
+    assert_eq!(trailer(&status, "coterie-code"), "context_not_reached");
+    let bad = v1::GetRequest { context: "nope".to_owned(), ..get_of("k") };
+    refused(get(&reader, bad), Code::InvalidArgument, "context: ");
+    let deleted = delete(&writer, "k").expect("deleted").receipt.expect("a receipt").version;
+    let status = refused(get(&reader, get_of("k")), Code::NotFound, "has no value");
+    assert_eq!(trailer(&status, "coterie-context"), deleted);
+}

@@ -158,3 +158,29 @@ fn check_receipt(receipt: &Value, required: usize, ids: &[String]) {
     let known = |id: &Value| ids.iter().any(|known| id == known);
     assert!(acknowledged.iter().all(known), "{receipt}");
 }
+
+#[test]
+fn a_read_with_a_context_never_answers_older() {
+    let cluster = Cluster::start(1);
+    let node = &cluster.nodes[0];
+    let written = node.put("/kv/foo", "one").expect(200);
+    let seen = version(&written);
+    assert_eq!(written.header("x-coterie-context"), seen);
+    let with = |context: &str| node.http("GET", "/kv/foo", &[("x-coterie-context", context)], b"");
+    assert_eq!(with(&seen).expect(200).header("x-coterie-context"), seen);
+    assert_eq!(node.get(&format!("/kv/foo?context={seen}")).expect(200).json()["value"], "one");
+    let unseen = with("ffffffffffffffff-0000000000000001").expect(500).json();
+    assert_eq!(
+        (&unseen["code"], &unseen["outcome"]),
+        (&"context_not_reached".into(), &"failed".into())
+    );
+    assert!(unseen["error"].as_str().expect("text").contains(&seen), "{unseen}");
+    let deleted = node.http("DELETE", "/kv/foo", &[("x-coterie-context", &seen)], b"").expect(200);
+    assert!(version(&deleted) > seen);
+    let gone = with(&seen).expect(404);
+    assert_eq!(gone.header("x-coterie-context"), version(&deleted));
+    let twice =
+        node.http("GET", &format!("/kv/foo?context={seen}"), &[("x-coterie-context", &seen)], b"");
+    assert!(twice.expect(400).json()["error"].as_str().expect("text").contains("given twice"));
+    node.http("GET", "/v1/default", &[("x-coterie-context", &seen)], b"").expect(400);
+}

@@ -195,6 +195,10 @@ pub(crate) const IN_RING: [(RingPlanted, &[&str]); 6] = [
 pub(crate) const IN_LISTINGS: [(RingPlanted, &[&str]); 1] =
     [(RingPlanted::ListedBeyondComplete, &[invariants::listings_are_whole::NAME])];
 
+/// Bugs of contexts, each with the invariants of which at least one must fail.
+pub(crate) const IN_CONTEXTS: [(RingPlanted, &[&str]); 1] =
+    [(RingPlanted::ContextIgnored, &[invariants::reads_with_a_context_never_answer_older::NAME])];
+
 fn acknowledge(write: &Write) -> Message {
     Message::WriteReply(WriteReply { request: write.request, outcome: Ok(()) })
 }

@@ -241,6 +241,10 @@ impl Coordinator {
             QuorumError::Failed { required, received, refusals, outcome } => {
                 RequestError::QuorumFailed { required, received, refusals, outcome }
             }
+            QuorumError::Behind { wanted, newest, answered } => {
+                self.metrics.contexts_not_reached.inc();
+                RequestError::ContextNotReached { wanted, newest, answered }
+            }
         }
     }
 }

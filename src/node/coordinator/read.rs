@@ -12,6 +12,7 @@ use crate::node::gate::Turned;
 use crate::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions};
 use crate::node::topology::{Placement, Topology};
 use crate::protocol::message::{Class, Found, Message, Read, Refusal, Want, Write};
+use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::level::majority;
 use crate::protocol::quorum::read::{Alongside, ReadEffect, ReadQuorum, ReadSetup, ReadSuccess};
 use crate::protocol::quorum::{Primary, QuorumError};
@@ -114,7 +115,16 @@ impl Coordinator {
             Alongside { answering, owners, required }
         });
         let blocking_repair = required > 1 || alongside.is_some();
-        ReadSetup { primaries, required, blocking_repair, alongside, hedge_after, deadline }
+        let at_least = options.context.filter(|_| !planted(Planted::ContextIgnored));
+        ReadSetup {
+            primaries,
+            required,
+            at_least,
+            blocking_repair,
+            alongside,
+            hedge_after,
+            deadline,
+        }
     }
 
     /// Puts replicas in the order in which they should be asked; how long one may keep silent
