@@ -212,6 +212,7 @@ pub(crate) fn receipt(receipt: &Receipt) -> v1::Receipt {
         consistency: receipt.consistency.unwrap_or_default().to_owned(),
         leader: receipt.leader.map(|leader| leader.to_string()).unwrap_or_default(),
         expires_at_ms: receipt.expires_at.map(|end| end.0),
+        unseen: receipt.unseen.iter().map(Version::to_string).collect(),
     }
 }
 

@@ -236,6 +236,9 @@ fn answer_json(key: &str, value: Option<(&str, String)>, receipt: &Receipt) -> V
             body.insert(name.into(), text.as_str().into());
         }
     }
+    if !receipt.unseen.is_empty() {
+        body.insert("unseen".into(), json!(receipt.unseen));
+    }
     if let Some(expires_at_ms) = receipt.expires_at_ms {
         body.insert("expires_at_ms".into(), expires_at_ms.into());
     }
@@ -264,6 +267,11 @@ fn receipt_text(done: &str, receipt: &Receipt) -> String {
     add("repaired", &receipt.repaired);
     if let Some(expires_at_ms) = receipt.expires_at_ms {
         text.push_str(&format!(", expires at {expires_at_ms} ms of Unix time"));
+    }
+    for unseen in &receipt.unseen {
+        // Versions of quorum keyspaces are compared as text.
+        let fate = if *unseen < receipt.version { "replaced" } else { "was replaced by" };
+        text.push_str(&format!(", {fate} concurrent version {unseen}"));
     }
     if receipt.under_replicated {
         text.push_str(", fewer members than replicas wanted");
@@ -311,6 +319,17 @@ mod tests {
         assert!(text.ends_with("for c, expires at 1767225630000 ms of Unix time"), "{text}");
         assert_eq!(answer_json("k", None, &ending)["expires_at_ms"], 1_767_225_630_000_u64);
         assert_eq!(answer_json("k", None, &receipt()).get("expires_at_ms"), None);
+    }
+
+    #[test]
+    fn a_receipt_tells_of_concurrent_versions() {
+        let unseen = vec!["01-01".into(), "01-03".into()];
+        let met = Receipt { unseen, ..receipt() };
+        let text = receipt_text("written", &met);
+        assert!(text.contains(", replaced concurrent version 01-01, was replaced by"), "{text}");
+        assert!(text.ends_with("was replaced by concurrent version 01-03"), "{text}");
+        assert_eq!(answer_json("k", None, &met)["unseen"], json!(["01-01", "01-03"]));
+        assert_eq!(answer_json("k", None, &receipt()).get("unseen"), None);
     }
 
     #[test]

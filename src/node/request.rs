@@ -79,6 +79,10 @@ pub struct Receipt {
     /// When the value written or read ends by itself; in the past when it has.
     #[serde(rename = "expires_at_ms", skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Expiry>,
+    /// Of a write with a context: versions that replicas held and the writer had not seen. Those
+    /// below `version` were replaced by the write; one above it replaced the write.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<Version>,
     /// Of a strong keyspace: what held, `linearizable`, `lease` or `stale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistency: Option<&'static str>,

@@ -187,3 +187,24 @@ fn a_read_with_a_context_sees_it_or_fails_by_name() {
     let status = refused(get(&reader, get_of("k")), Code::NotFound, "has no value");
     assert_eq!(trailer(&status, "coterie-context"), deleted);
 }
+
+#[test]
+fn the_client_library_takes_a_context_and_tells_what_was_unseen() {
+    let cluster = Cluster::start(3);
+    let address = cluster.nodes[2].spec.client_address.to_string();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let client = coterie::Client::builder().nodes([address]).connect().expect("a client");
+        let keyspace = client.keyspace("default");
+        let put = |value: &'static str| keyspace.put("k", value).level(coterie::client::Level::All);
+        let seen = put("seen").await.expect("written").version;
+        let one = put("one").context(seen.as_str()).await.expect("written");
+        assert!(one.unseen.is_empty(), "{one:?}");
+        let other = put("other").context(seen).await.expect("written");
+        assert_eq!(other.unseen, [one.version]);
+        let read = keyspace.get("k").r(1).context(other.version.as_str()).await;
+        assert_eq!(read.expect("read").expect("a value").version, other.version);
+        let never = keyspace.get("k").context("ffffffffffffffff-0000000000000001").await;
+        assert_eq!(never.expect_err("nobody has it").code(), "context_not_reached");
+    });
+}

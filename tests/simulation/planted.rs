@@ -200,7 +200,7 @@ pub(crate) const IN_CONTEXTS: [(RingPlanted, &[&str]); 1] =
     [(RingPlanted::ContextIgnored, &[invariants::reads_with_a_context_never_answer_older::NAME])];
 
 fn acknowledge(write: &Write) -> Message {
-    Message::WriteReply(WriteReply { request: write.request, outcome: Ok(()) })
+    Message::WriteReply(WriteReply { request: write.request, outcome: Ok(None) })
 }
 
 fn stripped(mut forward: Forward) -> Forward {

@@ -122,7 +122,9 @@ fn receipts_carry_everything() {
         consistency: Some("lease"),
         leader: Some(NodeId(5)),
         expires_at: Some(Expiry(6)),
+        unseen: vec![version],
     });
+    assert_eq!(sent.unseen, ["0000000000000001-0000000000000002"]);
     assert_eq!(sent.version, "0000000000000001-0000000000000002");
     assert_eq!((sent.required, sent.replicas, sent.under_replicated), (2, 3, true));
     assert_eq!(sent.acknowledged, ["0000000000000001", "0000000000000002"]);

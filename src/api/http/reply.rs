@@ -158,6 +158,8 @@ struct ReceiptBody<'a> {
     leader: Option<NodeId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unseen: Vec<String>,
 }
 
 impl<'a> From<&'a Receipt> for ReceiptBody<'a> {
@@ -174,6 +176,7 @@ impl<'a> From<&'a Receipt> for ReceiptBody<'a> {
             consistency: receipt.consistency,
             leader: receipt.leader,
             expires_at_ms: receipt.expires_at.map(|end| end.0),
+            unseen: receipt.unseen.iter().map(Version::to_string).collect(),
         }
     }
 }

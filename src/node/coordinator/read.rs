@@ -322,14 +322,14 @@ impl Coordinator {
         let (epoch, time_left) = (subject.epoch, subject.deadline.since(self.env.now()));
         let class = if awaited { Class::Client } else { Class::Repair };
         let refused = if to == self.own {
-            let reply_to = ReplyTo::Own(request);
+            let reply_to = ReplyTo::Own(request, None);
             let urgency = (class, time_left);
             let taken = self.gate.write(row, subject.partition, epoch, urgency, reply_to);
             taken.map_err(Turned::refusal).err()
         } else if !self.gate.replica.admission.admits(class) {
             Some(Refusal::Overloaded)
         } else {
-            let write = Write { request, row, epoch, hint_for: None, class, time_left };
+            let write = Write { request, row, epoch, hint_for: None, seen: None, class, time_left };
             // What could not be sent is as good as refused: nothing was changed.
             self.transport.send(to, class, Message::Write(write)).err().map(|_| Refusal::NotServing)
         };
