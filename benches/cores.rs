@@ -76,6 +76,7 @@ fn quorum_read() -> usize {
     let setup = ReadSetup {
         primaries: primaries(),
         required: 2,
+        at_least: None,
         blocking_repair: true,
         alongside: None,
         hedge_after: Some(Duration::from_millis(20)),

@@ -144,6 +144,9 @@ metrics! {
     transfer_bytes: Counter, "Bytes of those rows";
     partitions_dropped: Counter, "Partitions whose rows were dropped after they had moved away";
     listed_stale: Counter, "Stale keys found by listings and read once more";
+    concurrent_writes_discarded: Counter,
+        "Versions that writes with a context met and their writers had not seen: one was discarded";
+    contexts_not_reached: Counter, "Reads of which no replica had what their context names";
     read_repairs: Counter, "Stale replicas found by reads and sent the newest record";
     groups: Reading, "Raft groups that this node has a replica of";
     groups_led: Reading, "Raft groups that this node leads";

@@ -77,17 +77,19 @@ impl From<v1::batch_put_item::Data> for Bytes {
     }
 }
 
-/// Options of a read. An explicit `r` wins over a level.
+/// Options of a read. An explicit `r` wins over a level; an empty context is none.
 ///
 /// # Errors
-/// [`RequestError::Invalid`] for a level that does not exist.
+/// [`RequestError::Invalid`] for a level that does not exist or a context that is no version.
 pub(crate) fn read_options(
     level: i32,
     r: u32,
+    context: &str,
     timeout: Option<Duration>,
 ) -> Result<RequestOptions, RequestError> {
     let (level, quorum) = quorum(level, r)?;
-    Ok(RequestOptions { level, quorum, timeout, ..RequestOptions::default() })
+    let context = optional_context(context)?;
+    Ok(RequestOptions { level, quorum, timeout, context, ..RequestOptions::default() })
 }
 
 /// Options of a write. An explicit `w` wins over a level; an empty context is none.
@@ -102,13 +104,17 @@ pub(crate) fn write_options(
     timeout: Option<Duration>,
 ) -> Result<RequestOptions, RequestError> {
     let (level, quorum) = quorum(level, w)?;
-    let context = if context.is_empty() { None } else { Some(self::context(context)?) };
+    let context = optional_context(context)?;
     Ok(RequestOptions { level, quorum, timeout, sloppy, context, ..RequestOptions::default() })
 }
 
 /// The options of a put whose value lives for so long; the node judges how long it may.
 pub(crate) fn with_ttl(options: RequestOptions, ttl_ms: Option<u64>) -> RequestOptions {
     RequestOptions { ttl: ttl_ms.map(Duration::from_millis), ..options }
+}
+
+fn optional_context(text: &str) -> Result<Option<Version>, RequestError> {
+    if text.is_empty() { Ok(None) } else { context(text).map(Some) }
 }
 
 /// A context as clients give it back: the version of an earlier receipt.
@@ -206,6 +212,7 @@ pub(crate) fn receipt(receipt: &Receipt) -> v1::Receipt {
         consistency: receipt.consistency.unwrap_or_default().to_owned(),
         leader: receipt.leader.map(|leader| leader.to_string()).unwrap_or_default(),
         expires_at_ms: receipt.expires_at.map(|end| end.0),
+        unseen: receipt.unseen.iter().map(Version::to_string).collect(),
     }
 }
 

@@ -4,7 +4,9 @@
 //! * 504 means that the effect is unknown or the time ran out. In gRPC a timeout is
 //!   `DEADLINE_EXCEEDED`; a quorum that failed with an unknown effect is `UNKNOWN`, which no
 //!   client library retries by itself.
-//! * A quorum that failed with no effect is `ABORTED` and 500, or with full disks
+//! * A read whose context no replica reaches is `ABORTED` and 500: later, or with other replicas
+//!   reachable, it may be answered.
+//! * A quorum that failed with no effect is `ABORTED` and 500 as well, or with full disks
 //!   `RESOURCE_EXHAUSTED` and 507, or with replicas that have too much to do 429.
 //! * Whatever is `RESOURCE_EXHAUSTED` tells how long to wait before asking again: in the trailers
 //!   [`RETRY_AFTER_TRAILER`] and [`PUSHBACK_TRAILER`], and in the header `Retry-After`.
@@ -30,6 +32,7 @@ use tonic::{Code, Status};
 use crate::api::convert::strong;
 use crate::node::request::{Outcome, RequestError};
 use crate::proto::v1;
+use crate::types::Version;
 
 /// The trailer that carries what is known of a failed request's effect.
 pub(crate) const OUTCOME_TRAILER: &str = "coterie-outcome";
@@ -39,6 +42,9 @@ pub(crate) const CODE_TRAILER: &str = "coterie-code";
 pub(crate) const RETRY_AFTER_TRAILER: &str = "retry-after-ms";
 /// The same for gRPC libraries that repeat calls by themselves (gRPC proposal A6).
 pub(crate) const PUSHBACK_TRAILER: &str = "grpc-retry-pushback-ms";
+/// The trailer that carries the version of a key that has no value: a deletion, or a value that has
+/// expired.
+pub(crate) const CONTEXT_TRAILER: &str = "coterie-context";
 /// The stable word of a key without a value.
 pub(crate) const NOT_FOUND: &str = "not_found";
 
@@ -77,7 +83,9 @@ pub(crate) fn statuses(error: &RequestError) -> (Code, StatusCode) {
         RequestError::QuorumFailed { .. } if error.code() == "overloaded" => {
             (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS)
         }
-        RequestError::QuorumFailed { .. } => (Code::Aborted, StatusCode::INTERNAL_SERVER_ERROR),
+        RequestError::QuorumFailed { .. } | RequestError::ContextNotReached { .. } => {
+            (Code::Aborted, StatusCode::INTERNAL_SERVER_ERROR)
+        }
     }
 }
 
@@ -111,10 +119,14 @@ fn details(error: &RequestError) -> Bytes {
     }
 }
 
-/// The gRPC answer to a read of a key that has no value.
-pub(crate) fn key_not_found(key: &str) -> Status {
+/// The gRPC answer to a read of a key that has no value, with the version that was read, if any.
+pub(crate) fn key_not_found(key: &str, version: Option<Version>) -> Status {
     let mut trailers = MetadataMap::new();
     trailers.insert(CODE_TRAILER, AsciiMetadataValue::from_static(NOT_FOUND));
+    let context = version.and_then(|it| AsciiMetadataValue::try_from(it.to_string()).ok());
+    if let Some(context) = context {
+        trailers.insert(CONTEXT_TRAILER, context);
+    }
     Status::with_metadata(Code::NotFound, no_value_text(key), trailers)
 }
 
@@ -217,6 +229,11 @@ mod tests {
         before.chain(failed_after_sending()).chain(ended_by_groups())
     }
 
+    fn context_not_reached() -> RequestError {
+        let wanted = Revision(7).into();
+        RequestError::ContextNotReached { wanted, newest: None, answered: 2 }
+    }
+
     fn failed_after_sending() -> Vec<(RequestError, Code, u16, &'static str)> {
         use Outcome::{Failed, Unknown};
         let full = [Refusal::DiskFull, Refusal::DiskFull];
@@ -232,6 +249,7 @@ mod tests {
             (quorum_failed(&mixed, Failed), Code::Aborted, 500, "quorum_failed"),
             (quorum_failed(&mixed, Unknown), Code::Unknown, 504, "quorum_failed"),
             (quorum_failed(&full, Unknown), Code::Unknown, 504, "disk_full"),
+            (context_not_reached(), Code::Aborted, 500, "context_not_reached"),
         ]
     }
 
@@ -306,8 +324,12 @@ mod tests {
 
     #[test]
     fn a_missing_key_is_named() {
-        let status = key_not_found("a/b");
+        let status = key_not_found("a/b", None);
         assert_eq!(status.code(), Code::NotFound);
         assert_eq!(status.message(), "key \"a/b\" has no value");
+        assert!(status.metadata().get(CONTEXT_TRAILER).is_none());
+        let deleted = key_not_found("a/b", Some(Revision(7).into()));
+        let context = deleted.metadata().get(CONTEXT_TRAILER).expect("a context");
+        assert_eq!(context, "0000000000000007-0000000000000000");
     }
 }

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use crate::api::batch::{self, ReplyBudget};
 use crate::api::convert::strong as convert_strong;
 use crate::api::{convert, error, leader};
-use crate::node::request::{Outcome, ReadAnswer, RequestError, RequestOptions};
+use crate::node::request::{Outcome, ReadAnswer, Receipt, RequestError, RequestOptions};
 use crate::node::service::Node;
 use crate::proto::v1;
 use crate::proto::v1::kv_server::Kv;
@@ -54,9 +54,9 @@ impl KvService {
         status
     }
 
-    fn key_not_found(&self, key: &str, leader: Option<NodeId>) -> Status {
-        let mut status = error::key_not_found(key);
-        name_leader(status.metadata_mut(), leader::address(&self.node, leader));
+    fn key_not_found(&self, key: &str, receipt: &Receipt) -> Status {
+        let mut status = error::key_not_found(key, receipt.version);
+        name_leader(status.metadata_mut(), leader::address(&self.node, receipt.leader));
         status
     }
 
@@ -128,13 +128,13 @@ impl Kv for KvService {
     ) -> Result<Response<v1::GetResponse>, Status> {
         let timeout = self.timeout(&request)?;
         let asked = request.into_inner();
-        let options = convert::read_options(asked.level, asked.r, timeout)?;
+        let options = convert::read_options(asked.level, asked.r, &asked.context, timeout)?;
         let v1::GetRequest { keyspace, consistency, max_staleness_ms, .. } = asked;
         let options = convert_strong::read(options, keyspace, consistency, max_staleness_ms)?;
         let key = convert::key(asked.key.clone())?;
         let read = self.node.get(key.clone(), options).await;
         let ReadAnswer { value, receipt } = read.map_err(|error| self.refuse(&key, error))?;
-        let missing = || self.key_not_found(&asked.key, receipt.leader);
+        let missing = || self.key_not_found(&asked.key, &receipt);
         let value = value.ok_or_else(missing)?;
         let data = Some(convert::get_data(value));
         let told = Some(convert::receipt(&receipt));
@@ -165,7 +165,7 @@ impl Kv for KvService {
         let timeout = self.timeout(&request)?;
         let v1::BatchGetRequest { keys, level, r, keyspace } = request.into_inner();
         batch::admit("keys", keys.len(), self.node.limits())?;
-        let options = convert::read_options(level, r, timeout)?;
+        let options = convert::read_options(level, r, "", timeout)?;
         let options = RequestOptions { keyspace: convert_strong::keyspace(keyspace), ..options };
         let budget = ReplyBudget::new(self.node.limits());
         let start = |key| self.get_item(key, &options, &budget);

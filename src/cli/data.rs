@@ -81,6 +81,9 @@ pub(crate) struct GetArgs {
     /// The same by number (R).
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     r: Option<u32>,
+    /// A version of this key seen before (of a receipt): the value is that one or a newer one.
+    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
+    context: String,
     /// Of a strong keyspace: how fresh the value must be; linearizable unless said.
     #[arg(long, value_enum, value_name = "PROMISE")]
     consistency: Option<Promise>,
@@ -129,7 +132,8 @@ pub(crate) async fn delete(
 
 pub(crate) async fn get(cluster: &Cluster, args: GetArgs, out: Output) -> Result<(), Failure> {
     let get = cluster.client()?.keyspace(&args.keyspace.name).get(&args.key);
-    let get = get.level(args.level).r(args.r).consistency(consistency(&args));
+    let get = get.level(args.level).r(args.r).context(&args.context);
+    let get = get.consistency(consistency(&args));
     match get.await.map_err(|error| Failure::of_client(error, Effect::Reads))? {
         Some(Found { bytes, receipt, .. }) => print_value(&args, out, &bytes, &receipt),
         None => Err(Failure::new(Exit::NotFound, format!("key {:?} has no value", args.key))),
@@ -232,6 +236,9 @@ fn answer_json(key: &str, value: Option<(&str, String)>, receipt: &Receipt) -> V
             body.insert(name.into(), text.as_str().into());
         }
     }
+    if !receipt.unseen.is_empty() {
+        body.insert("unseen".into(), json!(receipt.unseen));
+    }
     if let Some(expires_at_ms) = receipt.expires_at_ms {
         body.insert("expires_at_ms".into(), expires_at_ms.into());
     }
@@ -260,6 +267,11 @@ fn receipt_text(done: &str, receipt: &Receipt) -> String {
     add("repaired", &receipt.repaired);
     if let Some(expires_at_ms) = receipt.expires_at_ms {
         text.push_str(&format!(", expires at {expires_at_ms} ms of Unix time"));
+    }
+    for unseen in &receipt.unseen {
+        // Versions of quorum keyspaces are compared as text.
+        let fate = if *unseen < receipt.version { "replaced" } else { "was replaced by" };
+        text.push_str(&format!(", {fate} concurrent version {unseen}"));
     }
     if receipt.under_replicated {
         text.push_str(", fewer members than replicas wanted");
@@ -307,6 +319,17 @@ mod tests {
         assert!(text.ends_with("for c, expires at 1767225630000 ms of Unix time"), "{text}");
         assert_eq!(answer_json("k", None, &ending)["expires_at_ms"], 1_767_225_630_000_u64);
         assert_eq!(answer_json("k", None, &receipt()).get("expires_at_ms"), None);
+    }
+
+    #[test]
+    fn a_receipt_tells_of_concurrent_versions() {
+        let unseen = vec!["01-01".into(), "01-03".into()];
+        let met = Receipt { unseen, ..receipt() };
+        let text = receipt_text("written", &met);
+        assert!(text.contains(", replaced concurrent version 01-01, was replaced by"), "{text}");
+        assert!(text.ends_with("was replaced by concurrent version 01-03"), "{text}");
+        assert_eq!(answer_json("k", None, &met)["unseen"], json!(["01-01", "01-03"]));
+        assert_eq!(answer_json("k", None, &receipt()).get("unseen"), None);
     }
 
     #[test]

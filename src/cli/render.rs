@@ -18,6 +18,13 @@ pub(crate) fn status(status: &v1::StatusResponse) -> String {
         page.push_str("\nHot keys\n");
         page.push_str(&indented(&hot_keys(&status.hot_keys)));
     }
+    if status.concurrent_writes_discarded > 0 {
+        let met = status.concurrent_writes_discarded;
+        let told =
+            format!("{met} times a write met a version that its writer had not seen; one of");
+        page.push_str("\nConflicts\n");
+        page.push_str(&indented(&format!("{told} the two was discarded")));
+    }
     if !status.activities.is_empty() {
         page.push_str("\nIn the background\n");
         page.push_str(&indented(&activities(&status.activities)));

@@ -21,13 +21,15 @@ pub struct Get {
     key: String,
     level: Option<Level>,
     r: u32,
+    context: String,
     consistency: Option<Consistency>,
     timeout: Option<Duration>,
 }
 
 impl Get {
     pub(crate) fn new(keyspace: Keyspace, key: String) -> Get {
-        Get { keyspace, key, level: None, r: 0, consistency: None, timeout: None }
+        let (level, context, consistency) = (None, String::new(), None);
+        Get { keyspace, key, level, r: 0, context, consistency, timeout: None }
     }
 
     /// Of a quorum keyspace: how many replicas must answer, by name.
@@ -39,6 +41,15 @@ impl Get {
     /// Of a quorum keyspace: the same by number (R); wins over the level.
     pub fn r(mut self, r: impl Into<Option<u32>>) -> Self {
         self.r = r.into().unwrap_or(0);
+        self
+    }
+
+    /// A version of this key that was seen before, as in [`Value::version`] or
+    /// [`Receipt::version`]: the answer is that one or a newer one, at any level, or the read fails
+    /// with the word `context_not_reached`. A read that is given the version of the client's last
+    /// write reads what was written; one that is given that of its last read never goes back.
+    pub fn context(mut self, version: impl Into<String>) -> Self {
+        self.context = version.into();
         self
     }
 
@@ -68,6 +79,7 @@ impl Get {
             keyspace: self.keyspace.name().to_owned(),
             consistency: consistency.into(),
             max_staleness_ms,
+            context: self.context,
         };
         let errand = Errand { kind, timeout: self.timeout };
         match self.keyspace.call(request, &self.key, errand).await {

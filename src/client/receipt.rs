@@ -30,6 +30,9 @@ pub struct Receipt {
     pub leader: Option<String>,
     /// When the value written or read ends by itself, in Unix milliseconds; `None` when it stays.
     pub expires_at_ms: Option<u64>,
+    /// Of a write with a context: versions that it met and its writer had not seen. Those below
+    /// `version` were replaced by the write; one above it replaced the write.
+    pub unseen: Vec<String>,
 }
 
 impl From<Option<v1::Receipt>> for Receipt {
@@ -48,6 +51,7 @@ impl From<Option<v1::Receipt>> for Receipt {
             consistency: unless_empty(receipt.consistency),
             leader: unless_empty(receipt.leader),
             expires_at_ms: receipt.expires_at_ms,
+            unseen: receipt.unseen,
         }
     }
 }

@@ -99,11 +99,12 @@ pub(crate) fn decode(frame: wire::Frame) -> Result<Vec<Message>, ConversionError
     }
     let mut messages = Vec::with_capacity(count(&frame));
     messages.extend(frame.acknowledged.into_iter().map(|request| {
-        Message::WriteReply(WriteReply { request: RequestId(request), outcome: Ok(()) })
+        Message::WriteReply(WriteReply { request: RequestId(request), outcome: Ok(None) })
     }));
     let to = &mut messages;
     heartbeats::decode_replies(frame.group_heartbeat_replies.unwrap_or_default(), to)?;
     heartbeats::decode(frame.group_heartbeats.unwrap_or_default(), to)?;
+    append(to, frame.writes_met, quorum::decode_write_met)?;
     append(to, frame.write_refusals, quorum::decode_write_refusal)?;
     append(to, frame.read_replies, quorum::decode_read_reply)?;
     append(to, frame.scan_replies, quorum::decode_scan_reply)?;
@@ -138,6 +139,7 @@ pub(crate) fn decode_members(json: &[u8]) -> Result<MemberSet, ConversionError> 
 
 fn count(frame: &wire::Frame) -> usize {
     frame.acknowledged.len()
+        + frame.writes_met.len()
         + frame.write_refusals.len()
         + frame.read_replies.len()
         + frame.scan_replies.len()

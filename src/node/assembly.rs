@@ -190,8 +190,7 @@ impl Node {
         let handoff = Arc::new(handoff);
         let incarnation = minting(self.identity().incarnation(), self.identity().generation());
         let coordinator = self.coordinator(incarnation, &transport, &gate, &handoff);
-        let (env, committer) = (Arc::clone(&local.env), Arc::clone(&local.committer));
-        let pages = Arc::new(Pages::new(env, Arc::clone(&transport), committer));
+        let pages = self.pages(&transport);
         let refill = self.refill(&transport, &topology, &pages);
         let (anti_entropy, answering, reaper) = self.anti_entropy(&transport, &gate, &groups);
         let moves = self.moves(&transport, &gate, &members, &groups, (&pages, &handoff));
@@ -244,6 +243,11 @@ impl Node {
             replica: Arc::clone(&self.local.replica),
             fence: Arc::new(Fence::new(&self.local, self.config.anti_entropy.reap_after)),
         })
+    }
+
+    fn pages(&self, transport: &Arc<dyn Transport>) -> Arc<Pages> {
+        let (env, committer) = (Arc::clone(&self.local.env), Arc::clone(&self.local.committer));
+        Arc::new(Pages::new(env, Arc::clone(transport), committer))
     }
 
     fn scans(&self, transport: &Arc<dyn Transport>, topology: &Arc<TopologyCell>) -> Arc<Scans> {

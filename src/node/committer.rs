@@ -6,6 +6,9 @@
 //! most syncs. A failed write or sync is final: the log may have lost what it acknowledged
 //! before, so the node acknowledges nothing more (PostgreSQL's 2018 fsync findings).
 
+mod meeting;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::StorageOptions;
+use crate::node::committer::meeting::Meeting;
 use crate::node::env::{Env, run_blocking};
 use crate::node::health::Health;
 use crate::node::tasks::Stop;
@@ -22,7 +26,7 @@ use crate::storage::group_log::{self, CommitError, GroupLogs};
 use crate::storage::store::Store;
 use crate::storage::wal::{LogRecord, Wal, WalError};
 use crate::telemetry::Metrics;
-use crate::types::{Lsn, Moment, NodeId, PartitionId, Row};
+use crate::types::{Lsn, Moment, NodeId, PartitionId, Row, Version};
 
 /// A commit gathers only while at least this many writes are expected to join it.
 const GATHER_MIN_WRITES: u64 = 4;
@@ -43,14 +47,25 @@ const ORDINARY_TABLES: usize = 2;
 /// Who wants to know what became of a row, or of records of groups.
 #[derive(Debug)]
 pub(crate) enum ReplyTo {
-    /// An operation that this node coordinates.
-    Own(RequestId),
-    /// A peer's request.
-    Peer(NodeId, RequestId),
+    /// An operation that this node coordinates; where its writer told which version it had seen,
+    /// it is to hear of another one that the row meets.
+    Own(RequestId, Option<Version>),
+    /// A peer's request; the same.
+    Peer(NodeId, RequestId, Option<Version>),
     /// A task of this node.
     Waiter(oneshot::Sender<Result<(), Refusal>>),
     /// Nobody: another row of the same page is waited for.
     Nobody,
+}
+
+impl ReplyTo {
+    /// The version that the row's writer had seen, if it told.
+    fn seen(&self) -> Option<Version> {
+        match self {
+            ReplyTo::Own(_, seen) | ReplyTo::Peer(_, _, seen) => *seen,
+            ReplyTo::Waiter(_) | ReplyTo::Nobody => None,
+        }
+    }
 }
 
 /// A row on its way into the log.
@@ -68,8 +83,9 @@ pub(crate) struct Submission {
 
 /// Takes the outcome of what was submitted.
 pub(crate) trait Completions: Send + Sync {
-    /// What `reply_to` waits for is durable and visible, or was refused.
-    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<(), Refusal>);
+    /// What `reply_to` waits for is durable and visible, or was refused; with the version that the
+    /// row met and its writer, if it told what it had seen, had not.
+    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<Option<Version>, Refusal>);
 }
 
 /// Records of Raft groups on their way into the log.
@@ -102,6 +118,8 @@ struct Batch {
     /// The partitions of the records that are single rows, in order.
     partitions: Vec<PartitionId>,
     replies: Vec<ReplyTo>,
+    /// Rows that may meet what their writers had not seen.
+    meeting: Vec<Meeting>,
 }
 
 /// How many writes arrive per second, roughly.
@@ -302,13 +320,14 @@ impl Committer {
     }
 
     async fn commit(&self, batch: Batch, completions: &dyn Completions) {
-        let Batch { records, partitions, replies } = batch;
+        let Batch { records, partitions, replies, meeting } = batch;
         let outcome = match records.is_empty() {
-            true => Ok(()),
-            false => self.commit_records(records, partitions).await,
+            true => Ok(BTreeMap::new()),
+            false => self.commit_records(records, partitions, meeting).await,
         };
-        for reply_to in replies {
-            completions.on_committed(reply_to, outcome);
+        for (at, reply_to) in replies.into_iter().enumerate() {
+            let met = outcome.as_ref().map(|met| met.get(&at).copied());
+            completions.on_committed(reply_to, met.map_err(|refusal| *refusal));
         }
     }
 
@@ -316,20 +335,26 @@ impl Committer {
         &self,
         records: Vec<LogRecord>,
         partitions: Vec<PartitionId>,
-    ) -> Result<(), Refusal> {
+        meeting: Vec<Meeting>,
+    ) -> Result<BTreeMap<usize, Version>, Refusal> {
         let (wal, group_logs) = (Arc::clone(&self.wal), Arc::clone(&self.group_logs));
+        let store = Arc::clone(&self.store);
         let job = move || {
             let mut wal = wal.lock();
             let outcome = group_log::commit(&mut wal, &group_logs, &records);
-            (outcome, records, wal.wants_segment())
+            let wants_segment = wal.wants_segment();
+            drop(wal);
+            // All that was committed before is visible, and nothing of this commit yet.
+            let met = meeting::versions_met(&store, &records, &meeting);
+            (outcome, records, wants_segment, met)
         };
-        let (outcome, records, wants_segment) = run_blocking(&*self.env, job).await;
+        let (outcome, records, wants_segment, met) = run_blocking(&*self.env, job).await;
         if wants_segment {
             self.segment_wanted.notify_one();
         }
         let last_lsn = self.judge(outcome)?;
         self.publish(last_lsn, records, partitions);
-        Ok(())
+        Ok(met)
     }
 
     /// Makes a batch of what waits; refuses the rows that came too late.
@@ -343,6 +368,12 @@ impl Committer {
                     completions.on_committed(late.reply_to, Err(Refusal::Expired));
                 }
                 Queued::Row(Submission { row, partition, reply_to, .. }) => {
+                    batch.meeting.extend(reply_to.seen().map(|seen| Meeting {
+                        record: batch.records.len(),
+                        reply: batch.replies.len(),
+                        partition,
+                        seen,
+                    }));
                     batch.records.push(LogRecord::Row(row));
                     batch.partitions.push(partition);
                     batch.replies.push(reply_to);

@@ -25,7 +25,7 @@ use crate::protocol::message::{
     Class, Forward, ForwardRefusal, ForwardReply, Message, Read, ReadReply, Refusal, RequestId,
     Write, WriteReply,
 };
-use crate::types::{NodeId, PartitionId};
+use crate::types::{NodeId, PartitionId, Version};
 
 /// Those whom a message may concern.
 pub(crate) struct Recipients {
@@ -106,16 +106,16 @@ impl Inbox for Dispatcher {
 }
 
 impl Completions for Dispatcher {
-    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<(), Refusal>) {
+    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<Option<Version>, Refusal>) {
         let Some(recipients) = self.recipients.get() else { return };
         match reply_to {
-            ReplyTo::Own(request) => {
+            ReplyTo::Own(request, _) => {
                 let own = recipients.coordinator.own;
                 recipients.coordinator.on_write_reply(own, request, outcome);
             }
-            ReplyTo::Peer(peer, request) => recipients.acknowledge(peer, request, outcome),
+            ReplyTo::Peer(peer, request, _) => recipients.acknowledge(peer, request, outcome),
             // Who stopped waiting does not need to hear.
-            ReplyTo::Waiter(waiter) => drop(waiter.send(outcome)),
+            ReplyTo::Waiter(waiter) => drop(waiter.send(outcome.map(drop))),
             ReplyTo::Nobody => {}
         }
     }
@@ -128,7 +128,7 @@ impl Recipients {
             Message::WriteReply(reply) => {
                 let WriteReply { request, outcome } = reply;
                 match Errands::asked(request) {
-                    true => self.errands.on_reply(from, request, Reply::Write(outcome)),
+                    true => self.errands.on_reply(from, request, Reply::Write(outcome.map(drop))),
                     false => self.coordinator.on_write_reply(from, request, outcome),
                 }
             }
@@ -223,8 +223,8 @@ impl Recipients {
         write: &Write,
         partition: PartitionId,
     ) -> Result<(), Turned> {
-        let Write { request, row, epoch, hint_for, class, time_left } = write.clone();
-        let reply_to = ReplyTo::Peer(from, request);
+        let Write { request, row, epoch, hint_for, seen, class, time_left } = write.clone();
+        let reply_to = ReplyTo::Peer(from, request, seen);
         let Some(target) = hint_for else {
             return self.gate.write(row, partition, epoch, (class, time_left), reply_to);
         };
@@ -259,7 +259,12 @@ impl Recipients {
         self.reply(from, Class::Client, Message::ReadReply(reply));
     }
 
-    fn acknowledge(&self, peer: NodeId, request: RequestId, outcome: Result<(), Refusal>) {
+    fn acknowledge(
+        &self,
+        peer: NodeId,
+        request: RequestId,
+        outcome: Result<Option<Version>, Refusal>,
+    ) {
         self.reply(peer, Class::Client, Message::WriteReply(WriteReply { request, outcome }));
     }
 

@@ -131,7 +131,7 @@ impl Turned {
 
 /// Whether a row is a client's write on its way to its replicas, and not a copy of one.
 fn is_new(reply_to: &ReplyTo) -> bool {
-    let (ReplyTo::Own(request) | ReplyTo::Peer(_, request)) = reply_to else { return false };
+    let (ReplyTo::Own(request, _) | ReplyTo::Peer(_, request, _)) = reply_to else { return false };
     matches!(Owner::of(*request), Some((Owner::Write, _)))
 }
 

@@ -265,7 +265,7 @@ impl HintedHandoff {
             tracing::error!(%error, "hints could not be written; they are kept in memory");
         }
         // What stays in memory may yet be written, and delivered.
-        let outcome = flushed.map_err(|_| Refusal::InDoubt);
+        let outcome = flushed.map(|()| None).map_err(|_| Refusal::InDoubt);
         for waiter in waiting {
             completions.on_committed(waiter, outcome);
         }
@@ -410,7 +410,7 @@ impl HintedHandoff {
         let epoch = topology.epoch;
         let request = Owner::Hint.request(self.first_number.wrapping_add(id));
         let (row, class, time_left) = (row.clone(), Class::Hint, HINT_TIME_LEFT);
-        let write = Write { request, row, epoch, hint_for: None, class, time_left };
+        let write = Write { request, row, epoch, hint_for: None, seen: None, class, time_left };
         if self.transport.send(target, Class::Hint, Message::Write(write)).is_err() {
             lane.delivery.on_unsent(id, now);
         }

@@ -33,6 +33,7 @@ pub(crate) fn status(node: &Node) -> NodeStatus {
         replication: replication(node, attached),
         raft: groups::status(node, attached),
         hot_keys: hot_keys(node),
+        concurrent_writes_discarded: node.metrics().concurrent_writes_discarded.get(),
         activities: activities(node, attached),
         warnings: warnings(node, attached),
     }

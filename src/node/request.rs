@@ -28,7 +28,8 @@ pub struct RequestOptions {
     pub timeout: Option<Duration>,
     /// Whether fallback replicas may count towards a write quorum.
     pub sloppy: Option<bool>,
-    /// A version that the client has seen; a write is stamped above it.
+    /// A version of this key that the client has seen: a write is stamped above it, and a read of a
+    /// quorum keyspace answers with that version or a newer one, or fails.
     pub context: Option<Version>,
     /// How long a value that is put into a quorum keyspace lives; it stays when absent.
     pub ttl: Option<Duration>,
@@ -78,6 +79,10 @@ pub struct Receipt {
     /// When the value written or read ends by itself; in the past when it has.
     #[serde(rename = "expires_at_ms", skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Expiry>,
+    /// Of a write with a context: versions that replicas held and the writer had not seen. Those
+    /// below `version` were replaced by the write; one above it replaced the write.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<Version>,
     /// Of a strong keyspace: what held, `linearizable`, `lease` or `stale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistency: Option<&'static str>,
@@ -231,6 +236,20 @@ pub enum RequestError {
         /// How long was waited, in milliseconds.
         waited_ms: u64,
     },
+    /// No replica that answered a read holds the version that its context names, or a newer one.
+    #[error(
+        "no replica has what the context names: version {wanted}; of {answered} that answered, the \
+         newest holds {}; the context belongs to this key, and others may have it a little later",
+        newest.map_or_else(|| "nothing".to_owned(), |version| version.to_string())
+    )]
+    ContextNotReached {
+        /// The version that the context names.
+        wanted: Version,
+        /// The newest that was found.
+        newest: Option<Version>,
+        /// Replicas that answered.
+        answered: u32,
+    },
     /// So many replicas refused that the quorum cannot be met.
     #[error(
         "quorum failed: {required} replicas are required, {received} agreed, refused: {}",
@@ -285,7 +304,9 @@ impl RequestError {
                 *outcome
             }
             RequestError::OutcomeUnknown { .. } => Outcome::Unknown,
-            RequestError::ConditionFailed { .. } | RequestError::Session(_) => Outcome::Failed,
+            RequestError::ConditionFailed { .. }
+            | RequestError::ContextNotReached { .. }
+            | RequestError::Session(_) => Outcome::Failed,
             _ => Outcome::NotAttempted,
         }
     }
@@ -320,6 +341,7 @@ impl RequestError {
             RequestError::Session(SessionError::WindowExceeded { .. }) => "session_window_exceeded",
             RequestError::Rejected { .. } => "rejected",
             RequestError::NoLeader { .. } => "no_leader",
+            RequestError::ContextNotReached { .. } => "context_not_reached",
             RequestError::QuorumFailed { refusals, .. } => match shared(refusals) {
                 Some(Refusal::DiskFull) => "disk_full",
                 Some(Refusal::Overloaded) => "overloaded",

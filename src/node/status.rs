@@ -32,6 +32,9 @@ pub struct NodeStatus {
     /// The keys that its clients lately asked for most, as a sample of requests has them; empty
     /// when no key stands out.
     pub hot_keys: Vec<HotKey>,
+    /// Versions that writes with a context, coordinated here, met and their writers had not seen,
+    /// since the start: of each such pair one was discarded.
+    pub concurrent_writes_discarded: u64,
     /// Background activities: one line each.
     pub activities: Vec<Activity>,
     /// Conditions that want an operator's eye; empty when all is well.

@@ -282,6 +282,11 @@ impl Strong<'_> {
 
     fn check_read(&self, options: &RequestOptions) -> Result<(), RequestError> {
         self.check_quorum_options(options)?;
+        if let (Some(Consistency::Stale { .. }), Some(_)) = (options.consistency, options.context) {
+            let problem = "cannot be joined with a stale read, which promises its bound alone; \
+                           leave one of the two out";
+            return Err(RequestError::Invalid { field: "context", problem: problem.to_owned() });
+        }
         match (&options.expect, &options.session) {
             (None, None) => Ok(()),
             (Some(_), _) => Err(self.not_available("a condition on a read")),

@@ -102,6 +102,9 @@ pub struct Write {
     pub epoch: Epoch,
     /// Set when the receiver is a fallback: it keeps the row as a hint for this primary.
     pub hint_for: Option<NodeId>,
+    /// The version of the key that the writer had seen, if it told: the receiver says whether the
+    /// row met another one.
+    pub seen: Option<Version>,
     /// What the row is written for: a receiver with much to do refuses the less urgent first.
     pub class: Class,
     /// How long the sender still waits; the receiver may drop it afterwards. Counted from receipt.
@@ -113,8 +116,9 @@ pub struct Write {
 pub struct WriteReply {
     /// The write's request id.
     pub request: RequestId,
-    /// `Ok` once the row survives a power loss of the replica.
-    pub outcome: Result<(), Refusal>,
+    /// `Ok` once the row survives a power loss of the replica; with the version that the row met
+    /// there and its writer had not seen ([`crate::protocol::version::unseen`]).
+    pub outcome: Result<Option<Version>, Refusal>,
 }
 
 /// How much of a record a read wants.

@@ -45,6 +45,8 @@ pub enum Planted {
     LeftoversKept,
     /// A node whose disk was put back to an earlier state goes on with its rows.
     OutdatedRowsKept,
+    /// A read forgets which version its reader has seen.
+    ContextIgnored,
     /// A listing goes on behind the key that the first of its replicas has come to, not the last.
     ListedBeyondComplete,
 }

@@ -166,3 +166,45 @@ fn a_lone_node_says_that_it_is_under_replicated() {
     assert_eq!((receipt.required, receipt.replicas), (1, 1));
     assert_eq!(receipt.acknowledged, [cluster.nodes[0].node_id()]);
 }
+
+#[test]
+fn a_read_with_a_context_sees_it_or_fails_by_name() {
+    let cluster = Cluster::start(3);
+    let (writer, reader) = (cluster.nodes[0].grpc(), cluster.nodes[1].grpc());
+    for number in 0..50 {
+        let version = put(&writer, put_text("k", &number.to_string())).expect("written").version;
+        let asked = v1::GetRequest { level: 1, context: version.clone(), ..get_of("k") };
+        let read = get(&reader, asked).expect("read").receipt.expect("a receipt");
+        assert!(read.version >= version, "{} after {version}", read.version);
+    }
+    let context = "ffffffffffffffff-0000000000000001".to_owned();
+    let status = get(&reader, v1::GetRequest { context, ..get_of("k") });
+    let status = refused(status, Code::Aborted, "no replica has what the context names");
+    assert_eq!(trailer(&status, "coterie-code"), "context_not_reached");
+    let bad = v1::GetRequest { context: "nope".to_owned(), ..get_of("k") };
+    refused(get(&reader, bad), Code::InvalidArgument, "context: ");
+    let deleted = delete(&writer, "k").expect("deleted").receipt.expect("a receipt").version;
+    let status = refused(get(&reader, get_of("k")), Code::NotFound, "has no value");
+    assert_eq!(trailer(&status, "coterie-context"), deleted);
+}
+
+#[test]
+fn the_client_library_takes_a_context_and_tells_what_was_unseen() {
+    let cluster = Cluster::start(3);
+    let address = cluster.nodes[2].spec.client_address.to_string();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let client = coterie::Client::builder().nodes([address]).connect().expect("a client");
+        let keyspace = client.keyspace("default");
+        let put = |value: &'static str| keyspace.put("k", value).level(coterie::client::Level::All);
+        let seen = put("seen").await.expect("written").version;
+        let one = put("one").context(seen.as_str()).await.expect("written");
+        assert!(one.unseen.is_empty(), "{one:?}");
+        let other = put("other").context(seen).await.expect("written");
+        assert_eq!(other.unseen, [one.version]);
+        let read = keyspace.get("k").r(1).context(other.version.as_str()).await;
+        assert_eq!(read.expect("read").expect("a value").version, other.version);
+        let never = keyspace.get("k").context("ffffffffffffffff-0000000000000001").await;
+        assert_eq!(never.expect_err("nobody has it").code(), "context_not_reached");
+    });
+}

@@ -158,3 +158,53 @@ fn check_receipt(receipt: &Value, required: usize, ids: &[String]) {
     let known = |id: &Value| ids.iter().any(|known| id == known);
     assert!(acknowledged.iter().all(known), "{receipt}");
 }
+
+#[test]
+fn a_read_with_a_context_never_answers_older() {
+    let cluster = Cluster::start(1);
+    let node = &cluster.nodes[0];
+    let written = node.put("/kv/foo", "one").expect(200);
+    let seen = version(&written);
+    assert_eq!(written.header("x-coterie-context"), seen);
+    let with = |context: &str| node.http("GET", "/kv/foo", &[("x-coterie-context", context)], b"");
+    assert_eq!(with(&seen).expect(200).header("x-coterie-context"), seen);
+    assert_eq!(node.get(&format!("/kv/foo?context={seen}")).expect(200).json()["value"], "one");
+    let unseen = with("ffffffffffffffff-0000000000000001").expect(500).json();
+    assert_eq!(
+        (&unseen["code"], &unseen["outcome"]),
+        (&"context_not_reached".into(), &"failed".into())
+    );
+    assert!(unseen["error"].as_str().expect("text").contains(&seen), "{unseen}");
+    let deleted = node.http("DELETE", "/kv/foo", &[("x-coterie-context", &seen)], b"").expect(200);
+    assert!(version(&deleted) > seen);
+    let gone = with(&seen).expect(404);
+    assert_eq!(gone.header("x-coterie-context"), version(&deleted));
+    let twice =
+        node.http("GET", &format!("/kv/foo?context={seen}"), &[("x-coterie-context", &seen)], b"");
+    assert!(twice.expect(400).json()["error"].as_str().expect("text").contains("given twice"));
+    node.http("GET", "/v1/default", &[("x-coterie-context", &seen)], b"").expect(400);
+}
+
+#[test]
+fn a_write_that_replaces_what_its_writer_had_not_seen_says_so() {
+    let cluster = Cluster::start(3);
+    let (one, other) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let seen = version(&one.put("/kv/foo?level=all", "seen").expect(200));
+    let path = format!("/kv/foo?level=all&context={seen}");
+    let first = one.put(&path, "first").expect(200).json();
+    assert_eq!(first.get("unseen"), None, "{first}");
+    let second = other.put(&path, "second").expect(200).json();
+    assert_eq!(second["unseen"], serde_json::json!([first["version"]]), "{second}");
+    let third = other.delete(&path).expect(200).json();
+    assert_eq!(third["unseen"], serde_json::json!([second["version"]]), "{third}");
+    let silent = other.put("/kv/foo?level=all", "silent").expect(200).json();
+    assert_eq!(silent.get("unseen"), None, "{silent}");
+    let counted = |node: &crate::harness::NodeProcess| {
+        let metrics = node.get("/metrics").expect(200);
+        let text = String::from_utf8_lossy(&metrics.body).into_owned();
+        let line = text.lines().find(|it| it.starts_with("coterie_concurrent_writes_discarded"));
+        line.and_then(|line| line.split(' ').next_back()?.parse::<u64>().ok()).expect("a count")
+    };
+    assert_eq!((counted(one), counted(other)), (0, 2));
+    assert_eq!(other.get("/status").expect(200).json()["concurrent_writes_discarded"], 2);
+}

@@ -157,6 +157,13 @@ fn every_bug_planted_under_watches_is_caught() {
     }
 }
 
+#[test]
+fn every_bug_planted_under_contexts_is_caught() {
+    for (bug, expected) in planted::IN_CONTEXTS {
+        catch(bug, expected, |seed| Setup { kind: Kind::Quorum, ring: Some(bug), ..strong(seed) });
+    }
+}
+
 fn of_ring(seed: u64) -> Setup {
     Setup { kind: Kind::Ring, ..strong(seed) }
 }

@@ -198,8 +198,12 @@ pub(crate) const IN_LISTINGS: [(RingPlanted, &[&str]); 1] =
 pub(crate) const IN_WATCHES: [(RaftPlanted, &[&str]); 1] =
     [(RaftPlanted::WatchGapOverlooked, &[invariants::watchers_see_what_is_applied::NAME])];
 
+/// Bugs of contexts, each with the invariants of which at least one must fail.
+pub(crate) const IN_CONTEXTS: [(RingPlanted, &[&str]); 1] =
+    [(RingPlanted::ContextIgnored, &[invariants::reads_with_a_context_never_answer_older::NAME])];
+
 fn acknowledge(write: &Write) -> Message {
-    Message::WriteReply(WriteReply { request: write.request, outcome: Ok(()) })
+    Message::WriteReply(WriteReply { request: write.request, outcome: Ok(None) })
 }
 
 fn stripped(mut forward: Forward) -> Forward {

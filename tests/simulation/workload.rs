@@ -69,6 +69,9 @@ impl Client {
             if action != Action::Get && self.dice.chance(300) {
                 options.context = seen.get(&key).copied();
             }
+            if action == Action::Get && self.reads_on(count) {
+                options.context = seen.get(&key).copied();
+            }
             options.ttl = self.ttl(&action, count);
             let request = Request { machine, key: key.clone(), action, options };
             let answer = ask(&self.cluster, &self.history, self.number, request).await;
@@ -85,6 +88,11 @@ impl Client {
             45..52 => Action::Delete,
             _ => Action::Get,
         }
+    }
+
+    /// Whether a read gives back what the client has seen. Drawn apart, as a ttl is.
+    fn reads_on(&self, count: usize) -> bool {
+        self.dice.fork(&format!("read on {count}")).chance(300)
     }
 
     /// Drawn apart from all else, so that runs without expiries are as they were before there were

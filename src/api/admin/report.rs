@@ -22,6 +22,7 @@ impl From<status::NodeStatus> for v1::StatusResponse {
             activities: status.activities.into_iter().map(Into::into).collect(),
             warnings: status.warnings,
             raft: Some(status.raft.into()),
+            concurrent_writes_discarded: status.concurrent_writes_discarded,
             hot_keys: status.hot_keys.into_iter().map(Into::into).collect(),
         }
     }

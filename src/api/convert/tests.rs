@@ -54,7 +54,7 @@ fn levels_and_numbers_become_options() {
         (3, 1, None, Some(1)),
     ];
     for (level, number, expected_level, expected_number) in cases {
-        let read = read_options(level, number, None).expect("valid");
+        let read = read_options(level, number, "", None).expect("valid");
         assert_eq!((read.level, read.quorum), (expected_level, expected_number));
         let write = write_options(level, number, Some(true), "", None).expect("valid");
         assert_eq!((write.level, write.quorum), (expected_level, expected_number));
@@ -64,7 +64,7 @@ fn levels_and_numbers_become_options() {
 
 #[test]
 fn a_level_that_does_not_exist_is_named() {
-    let text = message(read_options(9, 2, None));
+    let text = message(read_options(9, 2, "", None));
     assert!(text.starts_with("level: 9 is not a level; use LEVEL_ONE"), "{text}");
 }
 
@@ -73,6 +73,10 @@ fn a_context_is_a_version() {
     let version = Version { timestamp: Timestamp(5), incarnation: Incarnation(6) };
     let options = write_options(0, 0, None, &version.to_string(), None).expect("valid");
     assert_eq!(options.context, Some(version));
+    let read = read_options(0, 0, &version.to_string(), None).expect("valid");
+    assert_eq!(read.context, Some(version));
+    let text = message(read_options(0, 0, "yesterday", None));
+    assert!(text.starts_with("context: "), "{text}");
     let text = message(write_options(0, 0, None, "yesterday", None));
     assert!(text.starts_with("context: ") && text.contains("\"yesterday\""), "{text}");
 }
@@ -118,7 +122,9 @@ fn receipts_carry_everything() {
         consistency: Some("lease"),
         leader: Some(NodeId(5)),
         expires_at: Some(Expiry(6)),
+        unseen: vec![version],
     });
+    assert_eq!(sent.unseen, ["0000000000000001-0000000000000002"]);
     assert_eq!(sent.version, "0000000000000001-0000000000000002");
     assert_eq!((sent.required, sent.replicas, sent.under_replicated), (2, 3, true));
     assert_eq!(sent.acknowledged, ["0000000000000001", "0000000000000002"]);

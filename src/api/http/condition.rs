@@ -1,16 +1,52 @@
-//! Headers of writes to strong keyspaces: conditions (RFC 9110, section 13.1) and sessions.
+//! Headers that say how a request is to be served: contexts of reads and writes; conditions (RFC
+//! 9110, section 13.1) and sessions of writes to strong keyspaces.
 //!
 //! A condition that no keyspace can judge as it was meant is refused, never ignored.
 
 use axum::http::{HeaderMap, HeaderName, header};
 
-use crate::api::convert::{invalid, strong};
+use crate::api::convert::{self, invalid, strong};
+use crate::api::http::reply::CONTEXT_HEADER;
 use crate::node::request::{RequestError, RequestOptions};
 use crate::proto::v1;
 use crate::protocol::group::command::{Expect, SessionStamp};
 
+/// [`CONTEXT_HEADER`] as errors name it.
+const CONTEXT: &str = "x-coterie-context";
+
 /// The header that tells a write from its own repetition.
 pub(crate) const SESSION: &str = "coterie-session";
+
+/// Adds a request's context to its options, of which the query may have one as well as the header.
+///
+/// # Errors
+/// [`RequestError::Invalid`] naming the header.
+pub(crate) fn with_context(
+    headers: &HeaderMap,
+    options: RequestOptions,
+) -> Result<RequestOptions, RequestError> {
+    let Some(text) = single(headers, &CONTEXT_HEADER)? else { return Ok(options) };
+    if options.context.is_some() {
+        let problem = "is given twice: as a header, and as the parameter context";
+        return Err(invalid(CONTEXT, problem));
+    }
+    let context = convert::context(text).map_err(|error| match error {
+        RequestError::Invalid { problem, .. } => invalid(CONTEXT, problem),
+        other => other,
+    })?;
+    Ok(RequestOptions { context: Some(context), ..options })
+}
+
+/// Refuses a context where there is no one key that it could belong to.
+///
+/// # Errors
+/// [`RequestError::Invalid`] naming the header.
+pub(crate) fn without_context(headers: &HeaderMap) -> Result<(), RequestError> {
+    match headers.contains_key(&CONTEXT_HEADER) {
+        true => Err(invalid(CONTEXT, "belongs to one key; a listing takes none")),
+        false => Ok(()),
+    }
+}
 
 /// Adds a write's condition and session to its options.
 ///
@@ -105,6 +141,7 @@ fn field(name: &HeaderName) -> &'static str {
     match name.as_str() {
         "if-match" => "if-match",
         "if-none-match" => "if-none-match",
+        CONTEXT => CONTEXT,
         _ => SESSION,
     }
 }
@@ -114,7 +151,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
-    use crate::types::{ClientId, Revision};
+    use crate::types::{ClientId, Revision, Version};
 
     const OURS: &str = "\"0000000000000007-0000000000000000\"";
     const FOREIGN: &str = "\"0000000000000007-0000000000000009\"";
@@ -148,6 +185,21 @@ mod tests {
             assert_eq!(options.expect, Some(expected), "{name}: {value}");
         }
         assert_eq!(asked(&[]), Ok(RequestOptions::default()));
+    }
+
+    #[test]
+    fn a_context_comes_by_header_or_by_parameter_and_not_by_both() {
+        let version: Version = OURS.trim_matches('"').parse().expect("a version");
+        let sent = headers(&[(CONTEXT, "0000000000000007-0000000000000000")]);
+        let by_header = with_context(&sent, RequestOptions::default()).map(|it| it.context);
+        assert_eq!(by_header, Ok(Some(version)));
+        let asked = RequestOptions { context: Some(version), ..RequestOptions::default() };
+        assert_eq!(with_context(&HeaderMap::new(), asked.clone()), Ok(asked.clone()));
+        let both = with_context(&sent, asked).expect_err("twice").to_string();
+        assert!(both.starts_with("x-coterie-context: is given twice"), "{both}");
+        let bad = with_context(&headers(&[(CONTEXT, "7")]), RequestOptions::default());
+        let bad = bad.expect_err("no version").to_string();
+        assert!(bad.starts_with("x-coterie-context: ") && bad.contains("\"7\""), "{bad}");
     }
 
     /// Headers, and two texts that the error has.

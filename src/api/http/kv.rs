@@ -51,6 +51,7 @@ impl Asked {
     fn of(operation: Operation, node: &Node, parts: &Parts) -> Result<Asked, RequestError> {
         let place = path::place(parts.uri.path())?;
         let options = query::options(operation, &parts.uri, node.limits())?;
+        let options = condition::with_context(&parts.headers, options)?;
         let options = match operation {
             Operation::Read | Operation::List => condition::of_read(&parts.headers, options)?,
             Operation::Put | Operation::Write | Operation::Append => {

@@ -21,6 +21,7 @@ pub(crate) async fn list(node: &Node, parts: &Parts) -> Result<Response, HttpErr
     let keyspace = Some(Arc::from(path::keyspace(parts.uri.path())?));
     let options = query::options(Operation::List, &parts.uri, node.limits())?;
     let options = condition::of_read(&parts.headers, options)?;
+    condition::without_context(&parts.headers)?;
     let options = RequestOptions { keyspace, ..options };
     let listing = node.list(query::listing(&parts.uri)?, options).await?;
     Ok(Json(body(listing)).into_response())

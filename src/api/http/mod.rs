@@ -34,7 +34,9 @@ Coterie, a leaderless, replicated key-value store.
 PUT, GET, HEAD, DELETE  /kv/{key}   a key: all that follows /kv/, percent-decoded once
     PUT takes {\"value\":\"text\"}, or raw bytes with Content-Type: application/octet-stream
     GET answers JSON, or raw bytes with Accept: application/octet-stream
-    parameters: level=one|quorum|all, r (reads), w, sloppy, context (writes), timeout=500ms
+    parameters: level=one|quorum|all, r (reads), w, sloppy (writes), context, timeout=500ms
+    X-Coterie-Context: what an earlier answer for the same key had in this header. A read with it
+        sees that version or a newer one, or fails; a write is stamped above it
 PUT, GET, HEAD, DELETE  /v1/{keyspace}/{key}   the same in any keyspace
 GET  /v1/{keyspace}   {\"rows\":[...],\"cursor\":...}: a page of its keys, by partition and key
     parameters: prefix, limit (1 to 1000), cursor (of the page before), keys_only, and a GET's

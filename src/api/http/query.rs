@@ -43,7 +43,9 @@ const FROM: &str = "from";
 impl Operation {
     fn parameters(self) -> &'static [&'static str] {
         match self {
-            Operation::Read => &["r", "level", "timeout", "consistency", "max_staleness"],
+            Operation::Read => {
+                &["r", "level", "timeout", "context", "consistency", "max_staleness"]
+            }
             Operation::Put => &["w", "level", "timeout", "sloppy", "context", "ttl"],
             Operation::Write => &["w", "level", "timeout", "sloppy", "context"],
             Operation::List => &[
@@ -330,6 +332,7 @@ mod tests {
         let version = Version { timestamp: Timestamp(1), incarnation: Incarnation(2) };
         let query = format!("?context={version}");
         assert_eq!(parse(Write, &query), asked(|o| o.context = Some(version)));
+        assert_eq!(parse(Read, &query), asked(|o| o.context = Some(version)));
     }
 
     #[test]
@@ -363,7 +366,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_would_be_right() {
         let cases = [
-            (Read, "?q=1", vec!["query: ", "\"q\"", "a read takes r, level, timeout, consistency"]),
+            (Read, "?q=1", vec!["query: ", "\"q\"", "a read takes r, level, timeout, context"]),
             (Read, "?w=1", vec!["query: ", "\"w\"", "a read takes r"]),
             (Write, "?r=1", vec!["query: ", "\"r\"", "a write takes w"]),
             (Read, "?sloppy=true", vec!["query: ", "\"sloppy\""]),

@@ -18,6 +18,10 @@ pub(crate) const RECEIPT_HEADER: &str = "coterie-receipt";
 /// The header that tells when a value ends, in Unix milliseconds.
 pub(crate) const EXPIRES_AT_HEADER: HeaderName = HeaderName::from_static("x-coterie-expires-at");
 
+/// The header that carries a key's context: of requests, what the client has seen; of answers, what
+/// it may give back.
+pub(crate) const CONTEXT_HEADER: HeaderName = HeaderName::from_static("x-coterie-context");
+
 /// An error with its status and body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct HttpError {
@@ -154,6 +158,8 @@ struct ReceiptBody<'a> {
     leader: Option<NodeId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unseen: Vec<String>,
 }
 
 impl<'a> From<&'a Receipt> for ReceiptBody<'a> {
@@ -170,6 +176,7 @@ impl<'a> From<&'a Receipt> for ReceiptBody<'a> {
             consistency: receipt.consistency,
             leader: receipt.leader,
             expires_at_ms: receipt.expires_at.map(|end| end.0),
+            unseen: receipt.unseen.iter().map(Version::to_string).collect(),
         }
     }
 }
@@ -238,13 +245,19 @@ pub(crate) fn receipt_headers(receipt: &Receipt) -> HeaderMap {
     headers
 }
 
-/// What is known of the value that was written or read: its version, and when it ends.
+/// What is known of the value that was written or read: its version, also as the context that is
+/// given back, and when it ends.
 fn value_headers(receipt: &Receipt) -> HeaderMap {
     let tag = receipt.version.and_then(|version| HeaderValue::try_from(etag(version)).ok());
     let end = receipt.expires_at.map(|end| HeaderValue::from(end.0));
     let tag = tag.map(|tag| (header::ETAG, tag));
     let end = end.map(|end| (EXPIRES_AT_HEADER, end));
-    tag.into_iter().chain(end).collect()
+    tag.into_iter().chain(end).chain(context_header(receipt)).collect()
+}
+
+fn context_header(receipt: &Receipt) -> Option<(HeaderName, HeaderValue)> {
+    let value = HeaderValue::try_from(receipt.version?.to_string()).ok()?;
+    Some((CONTEXT_HEADER, value))
 }
 
 /// The entity tag of a version.
@@ -265,5 +278,7 @@ struct NotFoundBody<'a> {
 pub(crate) fn not_found(key: &str, receipt: &Receipt) -> Response {
     let error = error::no_value_text(key);
     let body = NotFoundBody { error, code: error::NOT_FOUND, key, receipt: receipt.into() };
-    (StatusCode::NOT_FOUND, Json(body)).into_response()
+    // What a deletion or an expired value leaves behind is a version as well.
+    let headers: HeaderMap = context_header(receipt).into_iter().collect();
+    (StatusCode::NOT_FOUND, headers, Json(body)).into_response()
 }

@@ -61,6 +61,7 @@ async fn transact(node: &Node, parts: &Parts, body: Body) -> Result<Response, Ht
 /// The session of a transaction; its conditions stand in its steps.
 fn of_whole(headers: &HeaderMap, options: RequestOptions) -> Result<RequestOptions, RequestError> {
     let options = condition::of_write(headers, options)?;
+    let options = condition::with_context(headers, options)?;
     match options.expect {
         None => Ok(options),
         Some(_) => Err(invalid("if-match", "belongs to a key; use a step with check")),

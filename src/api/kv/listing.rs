@@ -55,7 +55,7 @@ impl KvService {
     ) -> Result<(ListRequest, RequestOptions), Status> {
         let timeout = self.timeout(&request)?;
         let asked = request.into_inner();
-        let options = convert::read_options(asked.level, asked.r, timeout)?;
+        let options = convert::read_options(asked.level, asked.r, "", timeout)?;
         let v1::ListRequest { keyspace, consistency, max_staleness_ms, .. } = asked;
         let options = convert_strong::read(options, keyspace, consistency, max_staleness_ms)?;
         let request = ListRequest {

@@ -12,7 +12,7 @@ use crate::protocol::message::{
 use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 pub(super) fn encode_write(write: Write) -> wire::Write {
-    let Write { request, row, epoch, hint_for, class, time_left } = write;
+    let Write { request, row, epoch, hint_for, seen, class, time_left } = write;
     wire::Write {
         request: request.0,
         keyspace: row.keyspace.0,
@@ -24,6 +24,7 @@ pub(super) fn encode_write(write: Write) -> wire::Write {
         epoch: epoch.0,
         expires_at_ms: encode_expiry(row.record.expires_at),
         class: encode_class(class),
+        seen: seen.and_then(encode_version),
     }
 }
 
@@ -36,6 +37,7 @@ pub(super) fn decode_write(write: wire::Write) -> Result<Message, ConversionErro
         row,
         epoch: Epoch(write.epoch),
         hint_for: write.hint_for.map(NodeId),
+        seen: write.seen.map(|seen| decode_version(Some(seen), "Write.seen")).transpose()?,
         class: decode_class(write.class)?,
         time_left: decode_duration(write.time_left_us),
     }))
@@ -64,12 +66,23 @@ fn decode_class(value: i32) -> Result<Class, ConversionError> {
 pub(super) fn encode_write_reply(reply: &WriteReply, frame: &mut wire::Frame) {
     let request = reply.request.0;
     match reply.outcome {
-        Ok(()) => frame.acknowledged.push(request),
+        Ok(None) => frame.acknowledged.push(request),
+        Ok(Some(met)) => {
+            frame.writes_met.push(wire::WriteMet { request, version: encode_version(met) });
+        }
         Err(refusal) => {
             let refusal = encode_refusal(refusal);
             frame.write_refusals.push(wire::WriteRefusal { request, refusal });
         }
     }
+}
+
+pub(super) fn decode_write_met(reply: wire::WriteMet) -> Result<Message, ConversionError> {
+    let met = decode_version(reply.version, "WriteMet.version")?;
+    Ok(Message::WriteReply(WriteReply {
+        request: RequestId(reply.request),
+        outcome: Ok(Some(met)),
+    }))
 }
 
 pub(super) fn decode_write_refusal(reply: wire::WriteRefusal) -> Result<Message, ConversionError> {

@@ -41,7 +41,8 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 fn write() -> impl Strategy<Value = Message> {
     let ids = any::<(u64, u32, Option<u64>, u32, u64)>();
     let class = prop::sample::select(Class::ALL.to_vec());
-    (ids, bytes(), record(), class).prop_map(|(ids, key, record, class)| {
+    let seen = prop::option::of(version());
+    (ids, bytes(), record(), class, seen).prop_map(|(ids, key, record, class, seen)| {
         let (request, keyspace, hint_for, left, epoch) = ids;
         let row = Row { keyspace: KeyspaceId(keyspace), key: Key(key), record };
         Message::Write(Write {
@@ -49,6 +50,7 @@ fn write() -> impl Strategy<Value = Message> {
             row,
             epoch: Epoch(epoch),
             hint_for: hint_for.map(NodeId),
+            seen,
             class,
             time_left: Duration::from_micros(u64::from(left)),
         })
@@ -56,8 +58,8 @@ fn write() -> impl Strategy<Value = Message> {
 }
 
 fn write_reply() -> impl Strategy<Value = Message> {
-    (any::<u64>(), prop::option::of(refusal())).prop_map(|(request, refusal)| {
-        let outcome = refusal.map_or(Ok(()), Err);
+    let outcome = prop_oneof![prop::option::of(version()).prop_map(Ok), refusal().prop_map(Err)];
+    (any::<u64>(), outcome).prop_map(|(request, outcome)| {
         Message::WriteReply(WriteReply { request: RequestId(request), outcome })
     })
 }
@@ -144,7 +146,8 @@ fn message() -> impl Strategy<Value = Message> {
 /// What else than the variant tells kinds apart: acknowledgements and heartbeats are packed.
 fn packed(message: &Message) -> &'static str {
     match message {
-        Message::WriteReply(WriteReply { outcome: Ok(()), .. }) => "acknowledgement",
+        Message::WriteReply(WriteReply { outcome: Ok(None), .. }) => "acknowledgement",
+        Message::WriteReply(WriteReply { outcome: Ok(Some(_)), .. }) => "version met",
         Message::Group(group) => match group.message.body {
             Body::Heartbeat(_) => "heartbeat",
             Body::HeartbeatReply { .. } => "heartbeat reply",
@@ -197,8 +200,9 @@ fn every_refusal_survives_the_way() {
 
 #[test]
 fn an_acknowledgement_takes_eight_bytes() {
-    let acknowledgement =
-        |request| Message::WriteReply(WriteReply { request: RequestId(request), outcome: Ok(()) });
+    let acknowledgement = |request| {
+        Message::WriteReply(WriteReply { request: RequestId(request), outcome: Ok(None) })
+    };
     let length = |count: u64| encode((0..count).map(acknowledgement)).encoded_len();
     assert_eq!(length(15) - length(5), 80);
 }

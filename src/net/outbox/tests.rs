@@ -18,7 +18,7 @@ impl Wake for CountingWaker {
 }
 
 fn reply(request: u64) -> Message {
-    Message::WriteReply(WriteReply { request: RequestId(request), outcome: Ok(()) })
+    Message::WriteReply(WriteReply { request: RequestId(request), outcome: Ok(None) })
 }
 
 fn write(value_bytes: usize) -> Message {
@@ -31,6 +31,7 @@ fn write(value_bytes: usize) -> Message {
         row,
         epoch: Epoch(0),
         hint_for: None,
+        seen: None,
         class: Class::Client,
         time_left,
     })

@@ -80,7 +80,15 @@ impl AntiEntropy {
             self.pay(&row);
             errands.push(self.errands.send(peer, Class::AntiEntropy, |request| {
                 let (class, time_left) = (Class::AntiEntropy, COPY_TIME);
-                Message::Write(Write { request, row, epoch, hint_for: None, class, time_left })
+                Message::Write(Write {
+                    request,
+                    row,
+                    epoch,
+                    hint_for: None,
+                    seen: None,
+                    class,
+                    time_left,
+                })
             })?);
         }
         let mut sent = 0;

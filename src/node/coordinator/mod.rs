@@ -38,7 +38,7 @@ use crate::protocol::quorum::{Primary, QuorumError};
 use crate::protocol::ring::Ring;
 use crate::protocol::system::keyspace::DEFAULT_NAME;
 use crate::telemetry::Metrics;
-use crate::types::{Epoch, Incarnation, KeyspaceId, Moment, NodeId, PartitionId};
+use crate::types::{Epoch, Incarnation, KeyspaceId, Moment, NodeId, PartitionId, Version};
 
 /// Whose request a number names: kept in its top byte, so that a reply finds its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,12 +122,12 @@ impl Coordinator {
         &self,
         from: NodeId,
         request: RequestId,
-        outcome: Result<(), Refusal>,
+        outcome: Result<Option<Version>, Refusal>,
     ) {
         match Owner::of(request) {
             Some((Owner::Write, number)) => self.on_acknowledged(from, number, outcome),
-            Some((Owner::Read, number)) => self.on_repaired(from, number, outcome),
-            Some((Owner::Hint, number)) => self.handoff.on_reply(from, number, outcome),
+            Some((Owner::Read, number)) => self.on_repaired(from, number, outcome.map(drop)),
+            Some((Owner::Hint, number)) => self.handoff.on_reply(from, number, outcome.map(drop)),
             Some((Owner::Scan | Owner::Forward | Owner::Exchange | Owner::List, _)) | None => {}
         }
     }
@@ -240,6 +240,10 @@ impl Coordinator {
             }
             QuorumError::Failed { required, received, refusals, outcome } => {
                 RequestError::QuorumFailed { required, received, refusals, outcome }
+            }
+            QuorumError::Behind { wanted, newest, answered } => {
+                self.metrics.contexts_not_reached.inc();
+                RequestError::ContextNotReached { wanted, newest, answered }
             }
         }
     }

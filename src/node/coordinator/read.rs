@@ -12,6 +12,7 @@ use crate::node::gate::Turned;
 use crate::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions};
 use crate::node::topology::{Placement, Topology};
 use crate::protocol::message::{Class, Found, Message, Read, Refusal, Want, Write};
+use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::level::majority;
 use crate::protocol::quorum::read::{Alongside, ReadEffect, ReadQuorum, ReadSetup, ReadSuccess};
 use crate::protocol::quorum::{Primary, QuorumError};
@@ -114,7 +115,19 @@ impl Coordinator {
             Alongside { answering, owners, required }
         });
         let blocking_repair = required > 1 || alongside.is_some();
-        ReadSetup { primaries, required, blocking_repair, alongside, hedge_after, deadline }
+        let at_least = options.context.filter(|seen| {
+            // What all owners share needs no looking for, and may have been reaped.
+            seen.timestamp > topology.reap_floor(partition).at && !planted(Planted::ContextIgnored)
+        });
+        ReadSetup {
+            primaries,
+            required,
+            at_least,
+            blocking_repair,
+            alongside,
+            hedge_after,
+            deadline,
+        }
     }
 
     /// Puts replicas in the order in which they should be asked; how long one may keep silent
@@ -312,14 +325,14 @@ impl Coordinator {
         let (epoch, time_left) = (subject.epoch, subject.deadline.since(self.env.now()));
         let class = if awaited { Class::Client } else { Class::Repair };
         let refused = if to == self.own {
-            let reply_to = ReplyTo::Own(request);
+            let reply_to = ReplyTo::Own(request, None);
             let urgency = (class, time_left);
             let taken = self.gate.write(row, subject.partition, epoch, urgency, reply_to);
             taken.map_err(Turned::refusal).err()
         } else if !self.gate.replica.admission.admits(class) {
             Some(Refusal::Overloaded)
         } else {
-            let write = Write { request, row, epoch, hint_for: None, class, time_left };
+            let write = Write { request, row, epoch, hint_for: None, seen: None, class, time_left };
             // What could not be sent is as good as refused: nothing was changed.
             self.transport.send(to, class, Message::Write(write)).err().map(|_| Refusal::NotServing)
         };

@@ -22,7 +22,14 @@ use crate::types::{
     Epoch, Expiry, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row, Version,
 };
 
-type Answer = Result<WriteSuccess, QuorumError>;
+type Answer = Result<Written, QuorumError>;
+
+/// What a write came to.
+struct Written {
+    success: WriteSuccess,
+    /// Versions that it met and its writer had not seen.
+    unseen: Vec<Version>,
+}
 
 /// Whom a write is sent to, by which version of the ring.
 struct Aimed {
@@ -37,6 +44,9 @@ struct Aimed {
 pub(crate) struct WriteOperation {
     core: WriteQuorum,
     row: Row,
+    /// What its writer had seen, if it told, and what it met beyond that.
+    seen: Option<Version>,
+    unseen: BTreeSet<Version>,
     partition: PartitionId,
     epoch: Epoch,
     started: Moment,
@@ -78,12 +88,12 @@ impl Coordinator {
             let aimed = self.aim(&topology, &row, options, deadline)?;
             let required = aimed.setup.required;
             let replicas = aimed.replicas;
-            let answer = self.begin_write(aimed, row.clone(), started).await;
+            let answer = self.begin_write(aimed, row.clone(), options.context, started).await;
             let error = match answer {
-                Ok(success) => {
+                Ok(Written { success, unseen }) => {
                     let placement = placement(&topology, keyspace, options)?;
                     let receipt = receipt(success, version, (required, replicas), placement);
-                    return Ok(Receipt { expires_at, ..receipt });
+                    return Ok(Receipt { expires_at, unseen, ..receipt });
                 }
                 Err(error) => error,
             };
@@ -127,7 +137,13 @@ impl Coordinator {
         Ok(Aimed { setup, partition, epoch: topology.epoch, replicas })
     }
 
-    async fn begin_write(&self, aimed: Aimed, row: Row, started: Moment) -> Answer {
+    async fn begin_write(
+        &self,
+        aimed: Aimed,
+        row: Row,
+        seen: Option<Version>,
+        started: Moment,
+    ) -> Answer {
         let Aimed { setup, partition, epoch, .. } = aimed;
         let (required, deadline) = (setup.required, setup.deadline);
         let core = WriteQuorum::new(setup, started);
@@ -137,6 +153,8 @@ impl Coordinator {
         let number = self.writes.insert(WriteOperation {
             core,
             row,
+            seen,
+            unseen: BTreeSet::new(),
             partition,
             epoch,
             started,
@@ -151,14 +169,31 @@ impl Coordinator {
     }
 
     /// Takes one replica's answer.
-    pub(super) fn on_acknowledged(&self, from: NodeId, number: u64, outcome: Result<(), Refusal>) {
+    pub(super) fn on_acknowledged(
+        &self,
+        from: NodeId,
+        number: u64,
+        outcome: Result<Option<Version>, Refusal>,
+    ) {
+        if let Ok(Some(unseen)) = outcome {
+            self.note_unseen(number, unseen);
+        }
         let started = self.step_write(number, |core, now| match outcome {
-            Ok(()) => core.on_ack(from, now),
+            Ok(_) => core.on_ack(from, now),
             Err(refusal) => core.on_refusal(from, refusal, now),
         });
-        if let (Some(started), Ok(())) = (started, outcome) {
+        if let (Some(started), Ok(_)) = (started, outcome) {
             let now = self.env.now();
             self.latencies.writes.lock().on_answer(from, now.since(started), now);
+        }
+    }
+
+    /// Notes that a write met a version which its writer had not seen: one of the two is discarded,
+    /// and that is counted, once for each version that a write meets.
+    fn note_unseen(&self, number: u64, version: Version) {
+        let is_new = self.writes.step(number, |write| (write.unseen.insert(version), false));
+        if is_new == Some(true) {
+            self.metrics.concurrent_writes_discarded.inc();
         }
     }
 
@@ -228,7 +263,7 @@ impl Coordinator {
     /// Writes this node's own copy, or as a fallback the hint for the primary that it stands in
     /// for: a row in its own table would never reach that one.
     fn write_here(&self, number: u64, write: Write, partition: PartitionId) -> Result<(), Refusal> {
-        let reply_to = ReplyTo::Own(Owner::Write.request(number));
+        let reply_to = ReplyTo::Own(Owner::Write.request(number), write.seen);
         match write.hint_for {
             Some(target) => self.handoff.keep_durably(target, write.row, reply_to),
             None => {
@@ -291,13 +326,15 @@ impl WriteOperation {
 
     fn message(&self, request: RequestId, hint_for: Option<NodeId>, now: Moment) -> Write {
         let (row, epoch, time_left) = (self.row.clone(), self.epoch, self.deadline.since(now));
-        Write { request, row, epoch, hint_for, class: Class::Client, time_left }
+        let (seen, class) = (self.seen, Class::Client);
+        Write { request, row, epoch, hint_for, seen, class, time_left }
     }
 
-    fn answer(&mut self, mut answer: Answer) {
-        if let Ok(success) = &mut answer {
+    fn answer(&mut self, answer: Result<WriteSuccess, QuorumError>) {
+        let answer = answer.map(|mut success| {
             success.hinted.retain(|target| !self.unhinted.contains(target));
-        }
+            Written { success, unseen: self.unseen.iter().copied().collect() }
+        });
         if let Some(client) = self.client.take() {
             // A client that went away does not end its write.
             let _client_gone = client.send(answer);

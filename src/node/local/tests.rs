@@ -32,9 +32,9 @@ struct Bench {
 struct Waiters;
 
 impl Completions for Waiters {
-    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<(), Refusal>) {
+    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<Option<Version>, Refusal>) {
         let ReplyTo::Waiter(waiter) = reply_to else { panic!("{reply_to:?} was not given") };
-        waiter.send(outcome).unwrap();
+        waiter.send(outcome.map(drop)).unwrap();
     }
 }
 

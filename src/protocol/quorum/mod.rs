@@ -18,7 +18,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::protocol::message::Refusal;
-use crate::types::NodeId;
+use crate::types::{NodeId, Version};
 
 /// One of the first N nodes of a partition's preference list, as the coordinator sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +97,16 @@ pub enum QuorumError {
         /// What is known of the effect.
         outcome: Outcome,
     },
+    /// No replica that answered a read holds the version that it asked for, or a newer one.
+    #[error("none of {answered} replicas holds version {wanted} or a newer one")]
+    Behind {
+        /// What was asked for.
+        wanted: Version,
+        /// The newest version that was found.
+        newest: Option<Version>,
+        /// Replicas that answered.
+        answered: u32,
+    },
 }
 
 impl QuorumError {
@@ -130,6 +140,7 @@ impl QuorumError {
     pub fn outcome(&self) -> Outcome {
         match self {
             QuorumError::Unavailable { .. } => Outcome::NotAttempted,
+            QuorumError::Behind { .. } => Outcome::Failed,
             QuorumError::Timeout { outcome, .. } | QuorumError::Failed { outcome, .. } => *outcome,
         }
     }

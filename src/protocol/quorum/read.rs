@@ -15,6 +15,11 @@
 //! a write that was never acknowledged may have reached one of the two sets only, and once it was
 //! read, reads that ask the other set must not miss it.
 //!
+//! A read may ask for a version at least ([`ReadSetup::at_least`]), and then begins as if some
+//! replica had reported it: further replicas are asked, at ONE too, until one holds that version or
+//! a newer one. Where all that can be asked have answered and none does, the read fails with
+//! [`QuorumError::Behind`] rather than answer with what is older.
+//!
 //! Caveat: a replica that refills after a loss (`Found::complete` is false) never counts, but what
 //! it does hold is merged and, being durable, supports blocking repair like any other copy.
 
@@ -40,6 +45,8 @@ pub struct ReadSetup {
     pub primaries: Vec<Primary>,
     /// R; at least 1.
     pub required: u32,
+    /// The version that the reader has seen: the answer is that one or a newer one.
+    pub at_least: Option<Version>,
     /// Whether stale replicas are repaired before the answer, as far as `required` demands.
     pub blocking_repair: bool,
     /// Set while the partition moves, where the answer must be found by later reads that ask its
@@ -106,7 +113,9 @@ pub struct ReadQuorum {
     blocking_repair: bool,
     hedge_after: Option<Duration>,
     deadline: Moment,
-    /// The newest version that any replica reported. Never falls back.
+    /// The version that the reader asks for at least.
+    at_least: Option<Version>,
+    /// The newest version that any replica reported, or that is asked for. Never falls back.
     newest: Option<Version>,
     /// The newest record known with its value; older than `newest` while that is to be fetched.
     record: Option<Record>,
@@ -132,7 +141,8 @@ impl ReadQuorum {
             blocking_repair: setup.blocking_repair,
             hedge_after: setup.hedge_after,
             deadline: setup.deadline,
-            newest: None,
+            at_least: setup.at_least,
+            newest: setup.at_least,
             record: None,
             value_counted: false,
             refusals: Vec::new(),
@@ -370,7 +380,10 @@ impl ReadQuorum {
             }
         } else if self.lacks_value() {
             if !self.replicas.iter().any(Replica::owes_answer) {
-                self.fail();
+                match self.behind() {
+                    Some(behind) => self.decide(Err(behind)),
+                    None => self.fail(),
+                }
             }
         } else if self.is_supported() {
             self.decide(Ok(self.success()));
@@ -385,13 +398,10 @@ impl ReadQuorum {
     }
 
     fn success(&self) -> ReadSuccess {
-        let nodes = |is_so: fn(&Replica) -> bool| -> Vec<NodeId> {
-            self.replicas.iter().filter(|replica| is_so(replica)).map(|r| r.node).collect()
-        };
         ReadSuccess {
             record: self.newest_record().cloned(),
-            answered: nodes(|replica| replica.has(Part::Answers) && replica.is_counted()),
-            repaired: nodes(|replica| replica.repair == Repair::Done),
+            answered: self.nodes(|replica| replica.has(Part::Answers) && replica.is_counted()),
+            repaired: self.nodes(|replica| replica.repair == Repair::Done),
         }
     }
 

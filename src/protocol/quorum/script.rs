@@ -81,6 +81,10 @@ pub(super) fn error(error: &QuorumError) -> String {
         QuorumError::Unavailable { required, reachable } => {
             format!("unavailable {reachable}/{required}")
         }
+        QuorumError::Behind { wanted, newest, answered } => {
+            let newest = newest.map_or("none".to_owned(), |it| it.timestamp.0.to_string());
+            format!("behind {} newest {newest} of {answered}", wanted.timestamp.0)
+        }
         QuorumError::Timeout { required, received, outcome } => {
             format!("timeout {received}/{required} {outcome}")
         }

@@ -206,6 +206,14 @@ fn leaderless_and_unknown_keyspaces_refuse(cluster: &Cluster) {
     let status = refused(grpc.wait(grpc.kv().put(put)), Code::FailedPrecondition, "not_available");
     let expected = format!("ttl is not available in keyspace {NAME:?}, whose mode is strong");
     assert_eq!(status.message(), expected);
+    let stale = v1::GetRequest {
+        keyspace: NAME.to_owned(),
+        consistency: v1::Consistency::Stale.into(),
+        max_staleness_ms: 1000,
+        context: "0000000000000001-0000000000000000".to_owned(),
+        ..get_of("k")
+    };
+    refused(grpc.wait(grpc.kv().get(stale)), Code::InvalidArgument, "invalid_argument");
     let get = v1::GetRequest { consistency: 1, ..get_of("k") };
     refused(grpc.wait(grpc.kv().get(get)), Code::FailedPrecondition, "not_available");
     refused(grpc.wait(grpc.kv().get(get_of("k"))), Code::NotFound, "not_found");

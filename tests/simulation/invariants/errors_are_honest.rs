@@ -39,6 +39,12 @@ fn fault(reads: bool, options: &RequestOptions, error: &RequestError) -> Option<
         RequestError::QuorumFailed { required, received, .. } => {
             (!reads && received >= required).then_some("it failed with all that was required")
         }
+        RequestError::ContextNotReached { wanted, newest, .. } => {
+            if options.context != Some(*wanted) {
+                return Some("it missed what it was not asked for");
+            }
+            (*newest >= Some(*wanted)).then_some("it failed though what was seen was found")
+        }
         _ => None,
     }
 }
@@ -65,6 +71,20 @@ mod tests {
         assert!(!judged(true, 1, 4));
         assert!(!judged(false, 2, 200));
         assert!(judged(true, 2, 200), "it waited for a repair");
+    }
+
+    #[test]
+    fn a_context_that_is_missed_was_asked_for_and_not_found() {
+        let version = crate::history::story::version;
+        let options = RequestOptions { context: Some(version(5)), ..RequestOptions::default() };
+        let missed = |wanted, newest| {
+            let (wanted, newest) = (version(wanted), Some(version(newest)));
+            RequestError::ContextNotReached { wanted, newest, answered: 3 }
+        };
+        assert!(fault(true, &options, &missed(5, 4)).is_none());
+        assert!(fault(true, &options, &missed(5, 5)).is_some());
+        assert!(fault(true, &options, &missed(6, 4)).is_some());
+        assert!(fault(true, &RequestOptions::default(), &missed(5, 4)).is_some());
     }
 
     #[test]

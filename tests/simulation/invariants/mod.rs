@@ -17,6 +17,7 @@ pub(crate) mod hints_drain_after_healing;
 pub(crate) mod listings_are_whole;
 pub(crate) mod quorum_read_sees_acknowledged_quorum_write;
 pub(crate) mod quorum_reads_never_go_back;
+pub(crate) mod reads_with_a_context_never_answer_older;
 pub(crate) mod receipts_are_honest;
 pub(crate) mod refused_write_leaves_no_trace;
 pub(crate) mod replicas_answer_alike;
@@ -39,7 +40,7 @@ pub(crate) mod watchers_see_what_is_applied;
 type Check = fn(&Evidence) -> Vec<String>;
 
 /// All invariants by name.
-const ALL: [(&str, Check); 24] = [
+const ALL: [(&str, Check); 25] = [
     (acknowledged_write_is_never_lost::NAME, acknowledged_write_is_never_lost::check),
     (answer_is_never_invented::NAME, answer_is_never_invented::check),
     (cluster_serves_after_healing::NAME, cluster_serves_after_healing::check),
@@ -52,6 +53,7 @@ const ALL: [(&str, Check); 24] = [
         quorum_read_sees_acknowledged_quorum_write::check,
     ),
     (quorum_reads_never_go_back::NAME, quorum_reads_never_go_back::check),
+    (reads_with_a_context_never_answer_older::NAME, reads_with_a_context_never_answer_older::check),
     (receipts_are_honest::NAME, receipts_are_honest::check),
     (refused_write_leaves_no_trace::NAME, refused_write_leaves_no_trace::check),
     (replicas_converge_unread::NAME, replicas_converge_unread::check),

@@ -1,6 +1,7 @@
 //! A receipt says how many replicas the answer waited for, names at least that many different
 //! ones, and names fallbacks only where the request allowed them; a write is stamped above the
-//! version that the client had seen.
+//! version that the client had seen. Versions that it met and its writer had not seen are told only
+//! where the writer said what it had seen, and are later than that.
 //!
 //! Rests on: the request's level or number, applied to the replicas in effect (blueprint,
 //! section 5; the rules for clusters smaller than N).
@@ -54,6 +55,18 @@ fn faults(evidence: &Evidence, operation: &Operation, receipt: &Receipt) -> Vec<
         ),
         (!written || receipt.version.is_some(), "a write has no version"),
         (!written || receipt.version > options.context, "a write is not above its context"),
+        (
+            receipt.unseen.is_empty() || (written && options.context.is_some()),
+            "something is unseen by one who told nothing",
+        ),
+        (
+            receipt.unseen.iter().all(|it| Some(*it) > options.context),
+            "what the writer had seen is told as unseen",
+        ),
+        (
+            receipt.unseen.iter().all(|it| Some(*it) != receipt.version),
+            "a write is told to have met itself",
+        ),
     ];
     rules.iter().filter(|(holds, _)| !holds).map(|(_, fault)| *fault).collect()
 }
@@ -90,5 +103,13 @@ mod tests {
         assert_eq!(judged(|_, receipt| receipt.fallbacks = vec![NodeId(1)]), 1);
         assert_eq!(judged(|_, receipt| receipt.fallbacks = vec![NodeId(7)]), 2);
         assert_eq!(judged(|write, _| write.options.context = Some(version(5))), 1);
+        assert_eq!(judged(|_, receipt| receipt.unseen = vec![version(4)]), 1);
+        let unseen = |stamp: u64| {
+            judged(|write, receipt| {
+                write.options.context = Some(version(3));
+                receipt.unseen = vec![version(stamp)];
+            })
+        };
+        assert_eq!([unseen(3), unseen(4), unseen(5), unseen(6)], [1, 0, 1, 0]);
     }
 }

@@ -36,7 +36,7 @@ struct Pair {
 }
 
 fn hello() -> Message {
-    let (request, outcome) = (RequestId(1), Ok(()));
+    let (request, outcome) = (RequestId(1), Ok(None));
     Message::WriteReply(WriteReply { request, outcome })
 }
 

@@ -84,6 +84,7 @@ fn node_status() -> status::NodeStatus {
         members: vec![member()],
         ring: summary(),
         replication: replication(),
+        concurrent_writes_discarded: 3,
         hot_keys: vec![status::HotKey {
             keyspace: "orders".to_owned(),
             key: "k".to_owned(),
@@ -141,6 +142,7 @@ fn every_field_of_a_status_arrives() {
     let (keyspace, key) = ("orders".to_owned(), "k".to_owned());
     let hot = v1::HotKey { keyspace, key, requests_per_second: 21, share_percent: 22 };
     assert_eq!(sent.hot_keys, [hot]);
+    assert_eq!(sent.concurrent_writes_discarded, 3);
 }
 
 #[test]

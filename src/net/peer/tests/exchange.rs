@@ -16,6 +16,7 @@ fn write(request: u64, value_bytes: usize) -> Message {
         row,
         epoch: Epoch(0),
         hint_for: None,
+        seen: None,
         class: Class::Client,
         time_left,
     })

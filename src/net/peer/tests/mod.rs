@@ -157,7 +157,7 @@ impl TestNode {
 }
 
 fn reply(request: u64) -> Message {
-    Message::WriteReply(WriteReply { request: RequestId(request), outcome: Ok(()) })
+    Message::WriteReply(WriteReply { request: RequestId(request), outcome: Ok(None) })
 }
 
 fn requests_from(from: u64, events: &[Event]) -> Vec<u64> {

@@ -2,8 +2,9 @@
 
 use super::ReadQuorum;
 use super::replica::{Heard, Part, Repair, Replica};
-use crate::protocol::message::{Holding, Want};
-use crate::types::Record;
+use crate::protocol::message::{Holding, Refusal, Want};
+use crate::protocol::quorum::QuorumError;
+use crate::types::{NodeId, Record};
 
 impl ReadQuorum {
     /// Replicas with a part in the read that are so.
@@ -54,6 +55,23 @@ impl ReadQuorum {
             replica.is_prompt(Want::Value)
                 && (replica.heard == Heard::Nothing || replica.holds >= self.newest)
         })
+    }
+
+    /// What is wrong if every replica that answered holds something older than is asked for.
+    pub(super) fn behind(&self) -> Option<QuorumError> {
+        let wanted = self.at_least?;
+        // One that follows a newer ring is to be asked again by that.
+        if self.refusals.iter().any(|(_, refusal)| *refusal == Refusal::StaleRing) {
+            return None;
+        }
+        let newest = self.replicas.iter().filter_map(|replica| replica.holds).max();
+        let answered = self.replicas.iter().filter(|replica| replica.is_known()).count() as u32;
+        (newest < Some(wanted)).then_some(QuorumError::Behind { wanted, newest, answered })
+    }
+
+    /// Replicas of which it is so.
+    pub(super) fn nodes(&self, is_so: impl Fn(&Replica) -> bool) -> Vec<NodeId> {
+        self.replicas.iter().filter(|replica| is_so(replica)).map(|r| r.node).collect()
     }
 
     pub(super) fn merge(&mut self, holding: Holding) {

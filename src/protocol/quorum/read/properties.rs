@@ -50,6 +50,7 @@ struct World {
     newest: Option<Version>,
     records: BTreeSet<Version>,
     stamps: u64,
+    overwritten: bool,
     answer: Option<Result<ReadSuccess, QuorumError>>,
 }
 
@@ -85,6 +86,7 @@ impl World {
             newest: None,
             records: BTreeSet::new(),
             stamps: 100,
+            overwritten: false,
             answer: None,
         };
         world.drain();
@@ -123,6 +125,12 @@ impl World {
             Err(QuorumError::Unavailable { .. }) => assert!(self.requests.is_empty()),
             Err(QuorumError::Failed { outcome, .. }) => self.check_failure(*outcome),
             Err(QuorumError::Timeout { .. }) => assert!(self.now >= DEADLINE),
+            Err(QuorumError::Behind { wanted, newest, .. }) => {
+                assert_eq!(Some(*wanted), self.setup.at_least);
+                assert_eq!(*newest, self.known.values().copied().max().flatten());
+                assert!(*newest < Some(*wanted), "what was asked for has been found");
+                assert!(self.owing.is_empty(), "a replica that was asked may have it");
+            }
         }
         self.answer = Some(answer);
     }
@@ -134,6 +142,7 @@ impl World {
         assert!(answered.is_subset(&self.counted));
         assert!(answered.iter().all(|node| self.setup.answering().any(|it| it.node == *node)));
         assert_eq!(version(&success.record), self.newest, "an answer older than what was heard");
+        assert!(version(&success.record) >= self.setup.at_least, "older than the reader has seen");
         let Some(answer) = &success.record else { return };
         assert_eq!(*answer, record(answer.version.timestamp.0), "an invented value");
         let holds = |node: &&NodeId| version(&self.nodes[*node].record) >= Some(answer.version);
@@ -151,7 +160,8 @@ impl World {
             .parts()
             .into_iter()
             .all(|(nodes, required)| nodes.iter().filter(healthy).count() >= required);
-        let has_value = self.newest.is_none_or(|newest| self.records.contains(&newest));
+        let wanted = self.newest.max(self.setup.at_least);
+        let has_value = wanted.is_none_or(|wanted| self.records.iter().any(|it| *it >= wanted));
         assert!(!enough || !has_value, "a failure that nothing forced");
         assert!(outcome == Outcome::Unknown || self.counted.is_empty());
     }
@@ -222,6 +232,7 @@ impl World {
     /// Another client's write reaches one node.
     fn overwrite(&mut self, index: usize) {
         self.stamps += 1;
+        self.overwritten = true;
         let at = index % self.nodes.len();
         let node = self.nodes.values_mut().nth(at).expect("within bounds");
         node.record = Some(record(self.stamps));
@@ -310,7 +321,8 @@ prop_compose! {
         reachable in prop::collection::vec(prop::bool::weighted(0.8), 1..6),
         required in 1u32..5,
         blocking_repair: bool,
-        hedge: bool,
+        (hedge, seen) in any::<(bool, bool)>(),
+        at_least in 1u64..7,
         (answering, owned) in (1usize..5, prop::collection::vec(any::<bool>(), 6)),
         hold in prop::option::of(1u32..4),
     ) -> ReadSetup {
@@ -325,6 +337,7 @@ prop_compose! {
             alongside: hold.map(|required| Alongside { answering, owners, required }),
             primaries: reachable.iter().enumerate().map(primary).collect(),
             required,
+            at_least: seen.then(|| record(at_least).version),
             blocking_repair,
             hedge_after: hedge.then(|| Duration::from_millis(10)),
             deadline: DEADLINE,
@@ -364,11 +377,16 @@ proptest! {
         let mut world = World::new(setup.clone(), &stamps);
         steps.into_iter().for_each(|step| world.step(step));
         world.settle();
-        prop_assert_eq!(matches!(world.answer, Some(Ok(_))), enough);
+        let is_behind = matches!(world.answer, Some(Err(QuorumError::Behind { .. })));
+        prop_assert_eq!(matches!(world.answer, Some(Ok(_))), enough && !is_behind);
+        let reached = world.nodes.iter().filter(|(node, _)| setup.reaches(node));
+        let newest = reached.filter_map(|(_, node)| version(&node.record)).max();
+        prop_assert!(!is_behind || newest < setup.at_least || world.overwritten);
         prop_assert!(world.read.is_done());
         for node in &world.counted {
             let held = version(&world.nodes[node].record);
-            prop_assert!(held >= world.newest, "{} stays stale", node);
+            // A read that found nothing new enough has nothing to mend with.
+            prop_assert!(is_behind || held >= world.newest, "{} stays stale", node);
         }
     }
 }

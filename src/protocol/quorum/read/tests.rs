@@ -1,4 +1,5 @@
 mod alongside;
+mod at_least;
 mod repair;
 
 use bytes::Bytes;
@@ -65,10 +66,7 @@ impl Scripted for Reading {
 /// `v5` is a record, `t5` a tombstone, `#5` a version alone, `none` no record.
 fn found(text: &str, complete: bool) -> Found {
     let (kind, stamp) = text.split_at(1);
-    let version = |stamp: &str| Version {
-        timestamp: Timestamp(stamp.parse().expect("a version")),
-        incarnation: Incarnation(1),
-    };
+    let version = |stamp: &str| stamped(stamp.parse().expect("a version"));
     let holding = match kind {
         "v" => {
             let value = Some(Bytes::copy_from_slice(stamp.as_bytes()));
@@ -81,6 +79,10 @@ fn found(text: &str, complete: bool) -> Found {
     Found { holding, complete }
 }
 
+fn stamped(stamp: u64) -> Version {
+    Version { timestamp: Timestamp(stamp), incarnation: Incarnation(1) }
+}
+
 fn text(record: &Record) -> String {
     let kind = if record.value.is_some() { "v" } else { "t" };
     format!("{kind}{}", record.version.timestamp.0)
@@ -90,6 +92,7 @@ fn begin(setup: &str) -> Reading {
     let read = ReadSetup {
         primaries: script::primaries(setup),
         required: script::number(setup, "r").expect("r") as u32,
+        at_least: script::number(setup, "least").map(stamped),
         blocking_repair: setup.contains("blocking"),
         alongside: script::number(setup, "answering").map(|answering| Alongside {
             answering: answering as usize,
