@@ -1,5 +1,6 @@
 //! Versions: how writes are stamped, and which of two records stands.
 
+pub mod dvv;
 pub mod hlc;
 pub mod lww;
 pub mod unseen;

@@ -1,0 +1,203 @@
+//! How siblings lie in a record's value, and how a context looks to clients.
+//!
+//! Siblings, all numbers big-endian: a version byte (1), how many lives (4 bytes), of each its
+//! incarnation, stamp and number of events (8 each); how many values (4), of each its incarnation
+//! and stamp (8 each), whether it is a value (1) or a delete (0), and of a value its length (4) and
+//! its bytes. Lives and values come in order, each once.
+//!
+//! A context is the version byte, the lives as above, and the CRC32C of the key and these bytes, in
+//! base64url without padding (RFC 4648, section 5). The key under the checksum is what tells a
+//! context that was given for another key.
+
+use bytes::{Buf, Bytes};
+
+use super::{Context, Seen, Siblings};
+use crate::types::{Incarnation, Key, Timestamp, Version};
+
+const VERSION: u8 = 1;
+const SUM_BYTES: usize = 4;
+const LIFE_BYTES: usize = 24;
+const VALUE_BYTES_MIN: usize = 17;
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// Why bytes are no siblings, or text no context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SiblingsError {
+    /// It is not what a node made.
+    #[error("is malformed; give a context back as an answer for the same key had it")]
+    Malformed,
+    /// It was made by another program.
+    #[error(
+        "has version {0}, which this node does not know (it knows {VERSION}); read the key anew"
+    )]
+    Version(u8),
+    /// It belongs to another key, or was changed on the way.
+    #[error("was made for another key; give it back for the key that was read")]
+    OtherKey,
+}
+
+impl Siblings {
+    /// The bytes to keep as a record's value.
+    pub fn encode(&self) -> Bytes {
+        let mut bytes = vec![VERSION];
+        encode_lives(self.clock.iter(), &mut bytes);
+        bytes.extend((self.values.len() as u32).to_be_bytes());
+        for ((at, life), value) in &self.values {
+            bytes.extend(life.0.to_be_bytes());
+            bytes.extend(at.0.to_be_bytes());
+            bytes.push(u8::from(value.is_some()));
+            if let Some(value) = value {
+                bytes.extend((value.len() as u32).to_be_bytes());
+                bytes.extend_from_slice(value);
+            }
+        }
+        Bytes::from(bytes)
+    }
+
+    /// The siblings in a record's value; their values are slices of it, not copies.
+    ///
+    /// # Errors
+    /// [`SiblingsError`].
+    pub fn decode(mut bytes: Bytes) -> Result<Siblings, SiblingsError> {
+        check_version(&mut bytes)?;
+        let mut row = Siblings { clock: decode_lives(&mut bytes)?.0, ..Siblings::default() };
+        let count = take_u32(&mut bytes)? as usize;
+        if count > bytes.len() / VALUE_BYTES_MIN {
+            return Err(SiblingsError::Malformed);
+        }
+        for _ in 0..count {
+            let incarnation = Incarnation(take_u64(&mut bytes)?);
+            let timestamp = Timestamp(take_u64(&mut bytes)?);
+            let value = take_value(&mut bytes)?;
+            let known = row.context().covers(Version { timestamp, incarnation });
+            let last = row.values.last_key_value();
+            if !known || last.is_some_and(|(dot, _)| *dot >= (timestamp, incarnation)) {
+                return Err(SiblingsError::Malformed);
+            }
+            row.values.insert((timestamp, incarnation), value);
+        }
+        if bytes.is_empty() { Ok(row) } else { Err(SiblingsError::Malformed) }
+    }
+}
+
+impl Context {
+    /// What a client is given for a key.
+    pub fn to_text(&self, key: &Key) -> String {
+        let mut bytes = vec![VERSION];
+        encode_lives(self.0.iter(), &mut bytes);
+        bytes.extend(sum(key, &bytes).to_be_bytes());
+        to_base64(&bytes)
+    }
+
+    /// What a client gives back for that key.
+    ///
+    /// # Errors
+    /// [`SiblingsError`].
+    pub fn from_text(text: &str, key: &Key) -> Result<Context, SiblingsError> {
+        let bytes = from_base64(text).ok_or(SiblingsError::Malformed)?;
+        let split = bytes.split_last_chunk::<SUM_BYTES>();
+        let (body, told) = split.ok_or(SiblingsError::Malformed)?;
+        let mut rest = Bytes::copy_from_slice(body);
+        check_version(&mut rest)?;
+        let context = decode_lives(&mut rest)?;
+        if !rest.is_empty() {
+            return Err(SiblingsError::Malformed);
+        }
+        if sum(key, body) != u32::from_be_bytes(*told) {
+            return Err(SiblingsError::OtherKey);
+        }
+        Ok(context)
+    }
+}
+
+fn sum(key: &Key, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key.as_bytes()), body)
+}
+
+fn encode_lives<'a>(
+    lives: impl ExactSizeIterator<Item = (&'a Incarnation, &'a Seen)>,
+    to: &mut Vec<u8>,
+) {
+    to.extend((lives.len() as u32).to_be_bytes());
+    for (life, seen) in lives {
+        to.extend([life.0, seen.stamp.0, seen.events].iter().flat_map(|it| it.to_be_bytes()));
+    }
+}
+
+fn decode_lives(bytes: &mut Bytes) -> Result<Context, SiblingsError> {
+    let count = take_u32(bytes)? as usize;
+    if count > bytes.len() / LIFE_BYTES {
+        return Err(SiblingsError::Malformed);
+    }
+    let mut context = Context::default();
+    for _ in 0..count {
+        let life = Incarnation(take_u64(bytes)?);
+        let stamp = Timestamp(take_u64(bytes)?);
+        let seen = Seen { stamp, events: take_u64(bytes)? };
+        if seen.events == 0 || context.0.last_key_value().is_some_and(|(last, _)| *last >= life) {
+            return Err(SiblingsError::Malformed);
+        }
+        context.0.insert(life, seen);
+    }
+    Ok(context)
+}
+
+fn check_version(bytes: &mut Bytes) -> Result<(), SiblingsError> {
+    match bytes.try_get_u8() {
+        Ok(VERSION) => Ok(()),
+        Ok(other) => Err(SiblingsError::Version(other)),
+        Err(_) => Err(SiblingsError::Malformed),
+    }
+}
+
+fn take_u32(bytes: &mut Bytes) -> Result<u32, SiblingsError> {
+    bytes.try_get_u32().map_err(|_| SiblingsError::Malformed)
+}
+
+fn take_u64(bytes: &mut Bytes) -> Result<u64, SiblingsError> {
+    bytes.try_get_u64().map_err(|_| SiblingsError::Malformed)
+}
+
+fn take_value(bytes: &mut Bytes) -> Result<Option<Bytes>, SiblingsError> {
+    match bytes.try_get_u8() {
+        Ok(0) => Ok(None),
+        Ok(1) => {
+            let length = take_u32(bytes)? as usize;
+            if length > bytes.len() {
+                return Err(SiblingsError::Malformed);
+            }
+            Ok(Some(bytes.split_to(length)))
+        }
+        _ => Err(SiblingsError::Malformed),
+    }
+}
+
+fn to_base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().fold(0u32, |bits, byte| (bits << 8) | u32::from(*byte));
+        let bits = bits << (8 * (3 - chunk.len()));
+        for at in 0..=chunk.len() {
+            let digit = (bits >> (18 - 6 * at)) & 63;
+            text.push(char::from(ALPHABET[digit as usize]));
+        }
+    }
+    text
+}
+
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    for chunk in text.as_bytes().chunks(4) {
+        let mut bits = 0u32;
+        for digit in chunk {
+            bits = (bits << 6) | ALPHABET.iter().position(|known| known == digit)? as u32;
+        }
+        let whole = bits << (6 * (4 - chunk.len()));
+        let count = chunk.len().checked_sub(1).filter(|count| *count > 0)?;
+        let [_, first, second, third] = whole.to_be_bytes();
+        bytes.extend_from_slice(&[first, second, third][..count]);
+    }
+    // One text for one context: bits that stand for nothing are zero.
+    (to_base64(&bytes) == text).then_some(bytes)
+}
