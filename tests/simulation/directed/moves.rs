@@ -164,11 +164,18 @@ fn is_serving(step: Option<&Step>) -> bool {
 /// The owner and a coordinator hear no more once it is being copied: nobody may write past it then.
 async fn an_owner_that_has_not_heard_is_still_written_to() -> bool {
     let stage = Stage::set_up(READ_AT_ONE).await;
+    // Nothing is taken over before both have heard that it is to be.
+    let cut = |blocked: bool| {
+        stage.cluster.network.set_blocked(JOINS, stage.owner, blocked);
+        stage.cluster.network.set_blocked(stage.owner, JOINS, blocked);
+    };
+    cut(true);
     stage.cluster.start(JOINS);
     for machine in [stage.owner, stage.deaf] {
         assert!(stage.hears(machine, is_copying).await, "the move begins");
         stage.cluster.network.set_deaf(machine, true);
     }
+    cut(false);
     let taken_over = |step: Option<&Step>| !is_copying(step);
     assert!(stage.hears(stage.leader, taken_over).await, "the new owner has taken over");
     // Time enough for a leader that would not wait.

@@ -9,6 +9,8 @@ use coterie::node::groups::report::GroupStatus;
 use coterie::protocol::consistency::Consistency;
 use coterie::protocol::group::command::Action;
 use coterie::protocol::raft::Role;
+use coterie::protocol::system::SystemState;
+use coterie::protocol::system::keyspace::Keyspace;
 use coterie::types::{GroupId, Key, NodeId, PartitionId, ReplicaId};
 
 use super::history::{Asked, StrongHistory, Told};
@@ -80,7 +82,13 @@ async fn lacking(cluster: &Cluster) -> Vec<String> {
             lacking.push(format!("{} does not serve: {}", node.facts().name, serving.reason));
         }
     }
-    if states.iter().any(|other| other.as_ref() != Some(state)) {
+    // Reap floors rise all the time, and concern no group.
+    let of_groups = |it: &SystemState| {
+        let keyspaces: Vec<Keyspace> = it.keyspaces().cloned().collect();
+        (it.members().clone(), keyspaces, it.groups().clone(), it.placing().clone())
+    };
+    let decided = Some(of_groups(state));
+    if states.iter().any(|other| other.as_deref().map(of_groups) != decided) {
         lacking.push("nodes differ on what the system group has decided".to_owned());
     }
     if state.groups().is_empty() {
