@@ -61,8 +61,10 @@ pub(crate) enum Mending {
     Hints,
     /// Hints, and anti-entropy.
     Everything,
-    /// Anti-entropy alone: no hint is kept, and nothing is scrubbed. Deletes are reaped.
+    /// Anti-entropy alone: no hint is kept, and nothing is scrubbed.
     AntiEntropy,
+    /// The same, and deletes are reaped: trees are then made anew all the time.
+    AntiEntropyReaping,
     /// Hints and anti-entropy, and deletes are reaped while hints are kept for ever: what the floor
     /// alone stands against. Of stories only.
     Reaping,
@@ -74,7 +76,10 @@ impl Mending {
     /// One of them; most bugs would not be seen for long if everything were mended at once.
     pub(crate) fn draw(dice: &Dice) -> Mending {
         let all = [Mending::Hints, Mending::Hints, Mending::Everything, Mending::AntiEntropy];
-        dice.fork("mending").pick(&all)
+        match dice.fork("mending").pick(&all) {
+            Mending::AntiEntropy if dice.fork("reaping").chance(500) => Mending::AntiEntropyReaping,
+            drawn => drawn,
+        }
     }
 
     /// Whether replicas become equal although nobody reads.
@@ -84,7 +89,7 @@ impl Mending {
 
     /// Whether deletes go for good.
     pub(crate) fn reaps(self) -> bool {
-        !matches!(self, Mending::Hints | Mending::Everything)
+        !matches!(self, Mending::Hints | Mending::Everything | Mending::AntiEntropy)
     }
 }
 
@@ -200,12 +205,15 @@ fn config(shape: &Shape, machine: usize) -> Config {
     config.storage.memtable_age_max = Duration::from_secs(5);
     config.anti_entropy.interval = match shape.mending {
         Mending::Hints | Mending::ReapingUncompared => Duration::ZERO,
-        Mending::Everything | Mending::AntiEntropy | Mending::Reaping => COMPARED_EVERY,
+        Mending::Everything
+        | Mending::AntiEntropy
+        | Mending::AntiEntropyReaping
+        | Mending::Reaping => COMPARED_EVERY,
     };
     config.anti_entropy.reap_after =
         if shape.mending.reaps() { REAPED_AFTER } else { Duration::ZERO };
     config.anti_entropy.scrub_interval = SCRUBBED_EVERY;
-    if shape.mending == Mending::AntiEntropy {
+    if matches!(shape.mending, Mending::AntiEntropy | Mending::AntiEntropyReaping) {
         // A scrub would find what writes did not tell the trees.
         config.anti_entropy.scrub_interval = Duration::ZERO;
         config.hints.bytes_per_target_max = 0;
