@@ -25,7 +25,7 @@ use crate::node::coordinator::{NUMBERS, Owner};
 use crate::node::env::{Env, run_blocking};
 use crate::node::gate::Gate;
 use crate::node::health::Health;
-use crate::node::hinted_handoff::redirect::others_own;
+use crate::node::hinted_handoff::redirect::{is_given_up, others_own};
 use crate::node::local::Local;
 use crate::node::members::Members;
 use crate::node::status::Activity;
@@ -402,7 +402,7 @@ impl HintedHandoff {
                 return Some(DiskWork::Redirect { target, id, row: row.clone(), owners });
             }
         }
-        if gone {
+        if gone || is_given_up(&topology, target, row) {
             // Its partition has not arrived yet where others will own it.
             lane.delivery.on_unsent(id, now);
             return None;

@@ -165,6 +165,15 @@ impl Placement {
         WriteRings { present: self.ring_of(located.at), coming }
     }
 
+    /// Whether a node is about to give a partition up: until the others serve it, what the node is
+    /// given alone may be missed by them.
+    pub(crate) fn is_given_up_by(&self, node: NodeId, partition: PartitionId) -> bool {
+        let next = self.locate(partition).and_then(|located| located.next);
+        next.is_some_and(|(layout, serving)| {
+            !serving && !self.ring_of(layout).primaries(partition).contains(&node)
+        })
+    }
+
     /// Whether a node is among those that take a partition's writes.
     pub(crate) fn owns(&self, node: NodeId, partition: PartitionId) -> bool {
         let WriteRings { present, coming } = self.write_rings(partition);
@@ -172,13 +181,16 @@ impl Placement {
         rings.any(|ring| ring.primaries(partition).contains(&node))
     }
 
-    /// Those that take a partition's writes, each once.
-    pub(crate) fn owners(&self, partition: PartitionId) -> Vec<NodeId> {
+    /// Those who are to get what comes late for a partition, each once: its owners and the coming
+    /// ones; from when these serve, these alone.
+    pub(crate) fn keepers(&self, partition: PartitionId) -> Vec<NodeId> {
         let WriteRings { present, coming } = self.write_rings(partition);
-        let mut owners = present.primaries(partition).to_vec();
+        let serving = self.locate(partition).is_some_and(|it| it.read_layout() != it.at);
+        let present = if serving { &[][..] } else { present.primaries(partition) };
         let coming = coming.map_or(&[][..], |ring| ring.primaries(partition));
-        owners.extend(coming.iter().filter(|node| !present.primaries(partition).contains(node)));
-        owners
+        let mut keepers = present.to_vec();
+        keepers.extend(coming.iter().filter(|node| !present.contains(node)));
+        keepers
     }
 
     fn locate(&self, partition: PartitionId) -> Option<&Located> {

@@ -56,10 +56,18 @@ impl HintedHandoff {
     }
 }
 
-/// Who owns the key of a row, if its target does not any more.
+/// Whether the target owns the key of a row and is about to give it up: what it gets now, those
+/// who take the partition over may have gone past.
+pub(super) fn is_given_up(topology: &Topology, target: NodeId, row: &Row) -> bool {
+    topology.placement(row.keyspace).is_some_and(|placement| {
+        placement.is_given_up_by(target, placement.ring.partition_of(&row.key))
+    })
+}
+
+/// Who owns the key of a row, or is to, if its target does not any more.
 pub(super) fn others_own(topology: &Topology, target: NodeId, row: &Row) -> Option<Vec<NodeId>> {
     let placement = topology.placement(row.keyspace)?;
     let partition = placement.ring.partition_of(&row.key);
-    let owners = placement.owners(partition);
+    let owners = placement.keepers(partition);
     (!owners.is_empty() && !owners.contains(&target)).then_some(owners)
 }
