@@ -78,7 +78,7 @@ impl Local {
         let mut recovered = recover(config, &identity, &files, &store, &*env)?;
         if let Some(lost) = engine_lost.or_else(|| recovered.loss(&identity)) {
             recovered.give_up_groups(&identity, &store, &*env)?;
-            store.forget_up_to(identity.reap_fence);
+            store.forget_up_to(identity.reap_fence, env.now());
             note_loss(&mut identity, &*env);
             health.notice(lost);
         }

@@ -111,12 +111,15 @@ impl Memtable {
     }
 
     /// Drops rows with stamps up to this one.
-    pub(crate) fn forget_up_to(&self, at: Timestamp) {
+    pub(crate) fn forget_up_to(&self, at: Timestamp, now: Moment) {
+        let mut gone = Vec::new();
         for stripe in &self.stripes {
-            for rows in stripe.write().values_mut() {
-                rows.retain(|_, record| record.version.timestamp > at);
+            for ((keyspace, _), rows) in stripe.write().iter_mut() {
+                let old = rows.extract_if(.., |_, record| record.version.timestamp <= at);
+                gone.extend(old.map(|(key, record)| Row { keyspace: *keyspace, key, record }));
             }
         }
+        self.totals.lock().lose(gone.into_iter(), now);
     }
 
     /// Whether everything older than this table is void for a partition.
@@ -299,6 +302,17 @@ mod tests {
         assert_eq!(table.totals(), expected);
         publish(&table, 5, vec![row("c", 9, None)]);
         assert_eq!(table.totals().first_at, Some(Moment(40)));
+    }
+
+    #[test]
+    fn rows_up_to_a_stamp_are_forgotten_and_no_longer_counted() {
+        let table = Memtable::new(Timestamp(0));
+        let rows = [row("a", 4, Some("old")), row("b", 5, None), row("c", 6, Some("new"))];
+        publish(&table, 1, rows.to_vec());
+        table.forget_up_to(Timestamp(5), Moment(20));
+        assert_eq!(["a", "b", "c"].map(|key| stamp_of(&table, key)), [None, None, Some(6)]);
+        let totals = table.totals();
+        assert_eq!((totals.rows, totals.bytes), (1, rows[2].1.cost_bytes()));
     }
 
     #[test]

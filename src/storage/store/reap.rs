@@ -10,7 +10,7 @@ use crate::protocol::reaping::ReapFloor;
 use crate::storage::engine::{Change, EngineError};
 use crate::storage::memtable::Place;
 use crate::storage::record_codec;
-use crate::types::{Key, Record, Timestamp};
+use crate::types::{Key, Moment, Record, Timestamp};
 
 /// What one call of [`Store::reap`] came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Store {
     /// Drops the rows in memory with stamps up to this one. To be called after the log was
     /// replayed without the engine that it belongs to: a row that came late lies in the log, and
     /// the newer one that it lost against does not.
-    pub fn forget_up_to(&self, at: Timestamp) {
-        self.tables.read().active.forget_up_to(at);
+    pub fn forget_up_to(&self, at: Timestamp, now: Moment) {
+        self.tables.read().active.forget_up_to(at, now);
     }
 }
