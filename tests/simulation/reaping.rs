@@ -15,7 +15,7 @@ use coterie::types::Key;
 
 use crate::cluster::{Cluster, Mending, REAPED_AFTER, Shape};
 use crate::dice::Dice;
-use crate::directed::moves::rehearse;
+use crate::directed::moves::{rehearse, tell};
 use crate::disk::Survival;
 use crate::planted::Planted as NetworkPlanted;
 use crate::run::{start_all, virtually, wait_until};
@@ -257,16 +257,6 @@ async fn a_disk_that_is_put_back_brings_nothing_back() -> bool {
     let read = stage.read(PUT_BACK).await;
     stage.cluster.end();
     read == (None, false)
-}
-
-/// Runs a story as it should go, and with a bug that must spoil it.
-fn tell(bug: Planted, story: impl AsyncFn() -> bool) {
-    Planted::set(None);
-    assert!(virtually(story()), "what was deleted has come back");
-    Planted::set(Some(bug));
-    let holds = virtually(story());
-    Planted::set(None);
-    assert!(!holds, "{bug:?} went unseen");
 }
 
 #[test]

@@ -336,9 +336,9 @@ fn hints_find_those_who_own_the_key_now() {
 }
 
 /// Runs a story as it should go, and with a bug that must spoil it.
-fn tell(bug: Planted, story: impl AsyncFn() -> bool) {
+pub(crate) fn tell(bug: Planted, story: impl AsyncFn() -> bool) {
     Planted::set(None);
-    assert!(virtually(story()), "an acknowledged write was missed");
+    assert!(virtually(story()), "it does not hold without {bug:?}");
     Planted::set(Some(bug));
     let holds = virtually(story());
     Planted::set(None);
