@@ -115,8 +115,15 @@ impl Memtable {
         let mut gone = Vec::new();
         for stripe in &self.stripes {
             for ((keyspace, _), rows) in stripe.write().iter_mut() {
-                let old = rows.extract_if(.., |_, record| record.version.timestamp <= at);
-                gone.extend(old.map(|(key, record)| Row { keyspace: *keyspace, key, record }));
+                let all = std::mem::take(rows);
+                let is_old = |it: &(Key, Record)| it.1.version.timestamp <= at;
+                let (old, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(is_old);
+                rows.extend(kept);
+                gone.extend(old.into_iter().map(|(key, record)| Row {
+                    keyspace: *keyspace,
+                    key,
+                    record,
+                }));
             }
         }
         self.totals.lock().lose(gone.into_iter(), now);
