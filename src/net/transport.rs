@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -47,6 +48,12 @@ pub trait Transport: Send + Sync {
 
     /// The nodes that were forgotten: their connections are closed, and new ones are refused.
     fn set_forgotten(&self, _nodes: &[NodeId]) {}
+
+    /// Whether a peer says that its cluster, if it is this node's, has forgotten this node. Asked
+    /// by a call of its own, for a forgotten node gets no connection; no answer is no.
+    fn is_forgotten_by(&self, _peer: NodeId, _address: SocketAddr) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(false))
+    }
 
     /// Counts for metrics, by peer.
     fn traffic(&self) -> Vec<PeerStats> {

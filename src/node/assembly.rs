@@ -17,6 +17,7 @@ use crate::node::coordinator::Coordinator;
 use crate::node::coordinator::deadlines::Deadlines;
 use crate::node::coordinator::latency::ReplicaLatencies;
 use crate::node::coordinator::pending::Pending;
+use crate::node::dismissal::Dismissal;
 use crate::node::dispatcher::{Dispatcher, Recipients};
 use crate::node::early::Early;
 use crate::node::env::Env;
@@ -281,6 +282,14 @@ impl Node {
         }
     }
 
+    fn dismissal(&self, attached: &Attached) -> Dismissal {
+        Dismissal {
+            env: Arc::clone(&self.local.env),
+            transport: Arc::clone(&attached.transport),
+            members: Arc::clone(&attached.members),
+        }
+    }
+
     fn coordinator(
         &self,
         incarnation: Incarnation,
@@ -421,6 +430,7 @@ impl Node {
         tasks.spawn(Arc::clone(&self.dispatcher).run(stop()));
         tasks.spawn(self.joining(attached).run(stop()));
         tasks.spawn(Arc::clone(&attached.members).run(stop()));
+        tasks.spawn(self.dismissal(attached).run(stop()));
         tasks.spawn(Arc::clone(&attached.handoff).run(hinting, stop()));
         tasks.spawn(Arc::clone(&attached.anti_entropy).run(stop()));
         tasks.spawn(Arc::clone(&attached.reaper).run(stop()));

@@ -34,7 +34,7 @@ impl Health {
     /// Ends the node's promises: it acknowledges no write until it is started anew.
     pub(crate) fn fail(&self, cause: String) {
         if !self.failed.swap(true, Ordering::AcqRel) {
-            tracing::error!(%cause, "no more writes are acknowledged; restart the node to recover");
+            tracing::error!(%cause, "no more writes are acknowledged as long as this process runs");
             *self.failure.lock() = Some(cause);
         }
     }

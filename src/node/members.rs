@@ -32,6 +32,10 @@ use crate::types::{Epoch, KeyspaceId, NodeId};
 /// What a node says that has left.
 const LEFT: &str = "this node has left its cluster; it can be stopped for good";
 
+/// What a node says that was removed.
+const REMOVED: &str =
+    "this node was removed from its cluster; empty its data directory to have it join as a new one";
+
 /// What the node knows of its cluster's members.
 struct Known {
     set: MemberSet,
@@ -58,9 +62,19 @@ impl Known {
         let newer = sighting.filter(|sighting| sighting.facts.revision >= member.revision);
         newer.map_or(member.peer_address, |sighting| sighting.facts.peer_address)
     }
-}
 
-impl Known {
+    /// The other members, with where they are reached.
+    fn others(&self) -> Vec<(NodeId, SocketAddr)> {
+        let own = self.facts.node_id;
+        let others = self.set.iter().filter(|(node, _)| *node != own);
+        others.map(|(node, member)| (node, self.address(node, member))).collect()
+    }
+
+    /// What this node says once it is no member any more.
+    fn let_go_text(&self) -> &'static str {
+        if self.leaves { LEFT } else { REMOVED }
+    }
+
     /// Nodes that gossip shows and that are no members: they want to become some, and must be
     /// connected to ask.
     fn strangers(&self) -> impl Iterator<Item = (NodeId, SocketAddr)> + '_ {
@@ -195,15 +209,26 @@ impl Members {
         self.topology.load().is_dropped(keyspace)
     }
 
-    /// The cluster has let this node go, as it was told.
+    /// The cluster has let this node go, as it asked for.
     pub(crate) fn has_left(&self) {
-        tracing::info!("this node has left its cluster");
-        self.seams.health.fail(LEFT.to_owned());
+        self.known.lock().leaves = true;
+        self.on_let_go();
+    }
+
+    /// The cluster has let this node go, whether it asked for that or not.
+    pub(crate) fn on_let_go(&self) {
+        let text = self.known.lock().let_go_text();
+        self.seams.health.fail(text.to_owned());
     }
 
     /// Whether the cluster has forgotten a node.
     pub(crate) fn is_forgotten(&self, node: NodeId) -> bool {
         self.known.lock().set.is_forgotten(node)
+    }
+
+    /// The other members, with where they are reached.
+    pub(crate) fn others(&self) -> Vec<(NodeId, SocketAddr)> {
+        self.known.lock().others()
     }
 
     /// This node as it describes itself.
@@ -324,11 +349,7 @@ impl Members {
 
     fn swap_topology(&self, known: &Known) {
         if known.set.is_forgotten(self.own) {
-            let text = match known.leaves {
-                true => LEFT,
-                false => "this node was removed from its cluster; empty its data directory to join",
-            };
-            self.seams.health.fail(text.to_owned());
+            self.seams.health.fail(known.let_go_text().to_owned());
         }
         match make_topology(self.partitions, known) {
             Ok(topology) => self.topology.store(topology),
@@ -342,9 +363,8 @@ impl Members {
     fn announce(&self) {
         let (peers, forgotten, digest, epoch) = {
             let known = self.known.lock();
-            let others = known.set.iter().filter(|(node, _)| *node != self.own);
-            let members = others.map(|(node, member)| (node, known.address(node, member)));
-            let peers: Vec<(NodeId, SocketAddr)> = members.chain(known.strangers()).collect();
+            let mut peers = known.others();
+            peers.extend(known.strangers());
             let forgotten: Vec<NodeId> = known.set.forgotten().iter().copied().collect();
             (peers, forgotten, known.set.digest(), known.epoch)
         };

@@ -6,6 +6,7 @@ pub mod assembly;
 mod clock;
 mod committer;
 mod coordinator;
+mod dismissal;
 mod dispatcher;
 mod early;
 pub mod env;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, NodeProcess, NodeSpec, PATIENCE, coterie, wait_until};
+use crate::harness::{Cluster, HTTP_TIMEOUT, NodeProcess, NodeSpec, PATIENCE, coterie, wait_until};
 
 /// Clients at work at once.
 const CLIENTS: usize = 4;
@@ -33,8 +33,11 @@ fn write_on(client: usize, addresses: &[SocketAddr], keyspace: &str, stop: &Atom
 
 /// Asks one node after another until one has taken the write.
 fn put(addresses: &[SocketAddr], keyspace: &str, (first, number): (usize, u64), key: &str) {
-    let agent = ureq::Agent::config_builder().http_status_as_error(false).build();
-    let agent: ureq::Agent = agent.into();
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(HTTP_TIMEOUT))
+        .build()
+        .into();
     let body = format!("{{\"value\":\"{number}\"}}");
     let mut attempts = (first..).map(|attempt| addresses[attempt % addresses.len()]);
     wait_until(&format!("{key} is written"), PATIENCE, || {
@@ -46,6 +49,15 @@ fn put(addresses: &[SocketAddr], keyspace: &str, (first, number): (usize, u64), 
             Err(error) => Err(error.to_string()),
         }
     });
+}
+
+/// Tells clients to stop when it is dropped: a test that fails must not wait for them for ever.
+struct StopsClients<'a>(&'a AtomicBool);
+
+impl Drop for StopsClients<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Does something to a cluster while clients write; what they had acknowledged.
@@ -69,8 +81,9 @@ fn under_load(
                 })
             })
             .collect();
+        let stopping = StopsClients(&stop);
         act(cluster);
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         clients.into_iter().map(|client| client.join().expect("a client that was served")).collect()
     })
 }
@@ -121,11 +134,18 @@ fn three_nodes_grow_to_six_and_shrink_to_three_under_load_and_lose_nothing() {
         wait_until("n5 is a member", PATIENCE, || cluster.nodes[0].member("n5").map(drop));
         cluster.nodes[4].kill();
         cluster.nodes[4].start();
-        cluster.wait_formed();
-        wait_settled(&cluster.nodes[0]);
         for name in ["n4", "n5", "n6"] {
-            assert!(partitions_of(&cluster.nodes[0], name) > 60, "{name} has its share");
+            wait_until(&format!("{name} has its share"), TRANSFER_PATIENCE, || {
+                let member = cluster.nodes[0].member(name)?;
+                if member["partitions"].as_u64() > Some(60) {
+                    Ok(())
+                } else {
+                    Err(member.to_string())
+                }
+            });
         }
+        wait_settled(&cluster.nodes[0]);
+        cluster.wait_formed();
         let leave = ["cluster", "leave", "n4", "n5", "n6", "--wait"];
         let (code, _, said) = coterie(&cluster.nodes[0], &leave);
         assert_eq!(code, 0, "{said}");
@@ -134,8 +154,12 @@ fn three_nodes_grow_to_six_and_shrink_to_three_under_load_and_lose_nothing() {
     check(&cluster.nodes[2], &ledgers);
     let members = cluster.nodes[0].member_states().expect("a status");
     assert_eq!(members.len(), 3, "{members:?}");
-    let gone = cluster.nodes[3].get("/readyz").json();
-    assert!(gone["reason"].to_string().contains("has left its cluster"), "{gone}");
+    for gone in &cluster.nodes[3..] {
+        wait_until("it says that it has left", PATIENCE, || {
+            let ready = gone.get("/readyz").text();
+            if ready.contains("has left its cluster") { Ok(()) } else { Err(ready) }
+        });
+    }
 }
 
 #[test]

@@ -23,10 +23,12 @@ use ureq::http::{HeaderMap, Request};
 
 /// How long a node may take to serve, or a condition to come true, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a command may take; some wait until partitions have arrived.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(180);
 /// How often a condition is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long one HTTP request may take: longer than any request's default timeout.
-const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines of each node's log that a failed test prints.
 const LOG_LINES_SHOWN: usize = 40;
 
@@ -438,15 +440,32 @@ impl Grpc {
     }
 }
 
-/// Runs `coterie` against a node; its exit code, stdout and stderr.
+/// Runs `coterie` against a node to its end, which must come in time; its exit code, stdout and
+/// stderr.
+#[track_caller]
 pub(crate) fn coterie(node: &NodeProcess, arguments: &[&str]) -> (i32, String, String) {
+    let outputs = tempfile::tempdir().expect("a temporary directory");
+    let path = |name| outputs.path().join(name);
+    let file = |name| File::create(path(name)).expect("a file for what is said");
     let address = node.spec.client_address.to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_coterie"));
     command.args(["--node", &address]).args(arguments).stdin(Stdio::null());
-    let output = command.output().expect("the coterie binary runs");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    let code = output.status.code().expect("an exit code");
-    (code, text(output.stdout), text(output.stderr))
+    command.stdout(file("out")).stderr(file("err"));
+    let mut child = command.spawn().expect("the coterie binary runs");
+    let said = |name| fs::read_to_string(path(name)).expect("text");
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child of ours") {
+            break status;
+        }
+        if started.elapsed() > COMMAND_PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{arguments:?} has not ended; it said: {} {}", said("out"), said("err"));
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    };
+    (status.code().expect("an exit code"), said("out"), said("err"))
 }
 
 /// Waits until a condition holds, and fails with what was last seen instead.

@@ -65,6 +65,12 @@ fn only_a_member_that_is_down_is_removed_and_then_everywhere() {
     let receipt = cluster.nodes[1].put("/kv/k?level=all", "v").expect(200).json();
     assert_eq!((&receipt["required"], &receipt["replicas"]), (&2.into(), &2.into()), "{receipt}");
     assert_eq!(receipt["under_replicated"], true, "{receipt}");
+    cluster.nodes[2].start();
+    wait_until("n3 says that it was removed", PATIENCE, || {
+        let reply = cluster.nodes[2].try_http("GET", "/readyz", &[], b"");
+        let text = reply.map_err(|error| error.to_string())?.text();
+        if text.contains("was removed from its cluster") { Ok(()) } else { Err(text) }
+    });
 }
 
 #[test]

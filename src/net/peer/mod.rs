@@ -17,11 +17,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::net::outbox::PushError;
 use crate::net::peer::dialer::Dialer;
+use crate::net::peer::introduce::{Introduction, introduce};
 use crate::net::peer::switchboard::Switchboard;
 use crate::net::transport::{Inbox, SendError, Transport};
 use crate::protocol::message::{Class, Message};
@@ -64,6 +67,9 @@ const FRAME_BYTES_LIMIT: usize = 64 << 20;
 
 /// How long [`PeerTransport::stop`] lets queues drain.
 const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// How long a peer may take to say whether this node still belongs.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What this node says of itself when it shakes hands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,6 +173,22 @@ impl Transport for PeerTransport {
 
     fn set_forgotten(&self, nodes: &[NodeId]) {
         self.board.set_forgotten(nodes);
+    }
+
+    fn is_forgotten_by(&self, peer: NodeId, address: SocketAddr) -> BoxFuture<'_, bool> {
+        let asked = async move {
+            match introduce(&address.to_string(), ASK_TIMEOUT).await {
+                Ok(Introduction { cluster, members }) => {
+                    let LocalPeer { cluster_id, node_id, .. } = &self.board.local;
+                    cluster.cluster_id == *cluster_id && members.is_forgotten(*node_id)
+                }
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "not told whether this node still belongs");
+                    false
+                }
+            }
+        };
+        asked.boxed()
     }
 
     fn traffic(&self) -> Vec<PeerStats> {
