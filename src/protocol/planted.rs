@@ -49,6 +49,8 @@ pub enum Planted {
     ContextIgnored,
     /// A listing goes on behind the key that the first of its replicas has come to, not the last.
     ListedBeyondComplete,
+    /// Members become voters of the system group before they have been heard of as learners.
+    VotersUnheard,
 }
 
 /// How bugs of a kind are planted and asked after: one at most in each thread.

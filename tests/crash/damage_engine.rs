@@ -114,7 +114,8 @@ fn restart_hurt(cluster: &mut Cluster, crew: &[Writer], dice: &mut Dice) -> Stri
         how = format!("stopped, {}", hurt(&engine, 1, crew, dice));
     }
     node.start();
-    cluster.wait_formed();
+    // What compares rows in the background may meet the damage at once.
+    make_well(cluster, &how);
     if !stopped {
         how = format!("running, {}", hurt(&engine, PLACES_IF_RUNNING, crew, dice));
     }

@@ -1,6 +1,7 @@
 //! What chance would rarely arrange, arranged.
 
 pub(crate) mod moves;
+mod voters;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

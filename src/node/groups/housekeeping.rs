@@ -15,6 +15,7 @@ use crate::node::groups::machine::GroupMachine;
 use crate::node::groups::open;
 use crate::protocol::group::command::{Command, Operation};
 use crate::protocol::message::{Ask, Class, Forward, Message, SnapshotRefusal, SnapshotReply};
+use crate::protocol::planted::{Planted, planted};
 use crate::protocol::raft::membership::{Membership, Target};
 use crate::protocol::system::orders::{Move, moves_due};
 use crate::protocol::system::placement::Placement;
@@ -180,7 +181,7 @@ impl Driver {
                 continue;
             }
             let target = match id {
-                GroupId::SYSTEM => choose_voters(&state, &up, membership),
+                GroupId::SYSTEM => choose_voters(&state, &may_vote(group, &state, &up), membership),
                 id => match state.groups().get(&id) {
                     Some(placement) => placement_target(group, placement),
                     None => continue,
@@ -422,6 +423,18 @@ fn upkeep(group: &Group, state: &SystemState, idle_since: Timestamp) -> Option<O
 fn is_close(group: &Group, replica: Option<ReplicaId>) -> bool {
     let matched = replica.and_then(|replica| group.matched(replica)).unwrap_or(LogIndex(0));
     matched.0 + CATCH_UP_ENTRIES_MAX >= group.raft.log().last_index().0 && matched > LogIndex(0)
+}
+
+/// Of the nodes that are up, those of which the system group may have a voter: whoever votes
+/// already, and learners that have caught up. Of another it is not even known that it runs a
+/// replica, and voters that never answer would leave the group without a majority for ever.
+fn may_vote(group: &Group, state: &SystemState, up: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    let may = |node: &&NodeId| {
+        let replica = state.members().get(node).map(|known| known.system_replica);
+        let votes = |replica| group.raft.log().membership().voters.contains(&replica);
+        replica.is_none_or(votes) || is_close(group, replica) || planted(Planted::VotersUnheard)
+    };
+    up.iter().filter(may).copied().collect()
 }
 
 /// The next step towards a placement: replicas that are new join as learners, become voters once

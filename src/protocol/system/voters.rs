@@ -8,7 +8,8 @@
 //! * As long as the present voters have a live majority, so have the chosen ones.
 //! * Choosing again, with the same members up, changes nothing.
 //!
-//! Caveat: who is up is for the caller to judge. It should hold a node for down only after a good
+//! Caveat: who is up is for the caller to judge, and of members that do not vote yet, only those
+//! count that have caught up as learners. It should hold a node for down only after a good
 //! while, as its place goes to another voter and it gets it back only if that spreads the voters
 //! better over the zones.
 
