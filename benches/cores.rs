@@ -17,8 +17,8 @@ use coterie::storage::memory::{MemoryDisk, MemoryEngine};
 use coterie::storage::store::Store;
 use coterie::storage::wal::{LogRecord, Wal, WalOptions};
 use coterie::types::{
-    Epoch, Incarnation, Key, KeyspaceId, Lsn, Moment, NodeId, PartitionId, Record, Row, Timestamp,
-    Version,
+    Epoch, Incarnation, Key, KeyspaceId, Lsn, Merge, Moment, NodeId, PartitionId, Record, Row,
+    Timestamp, Version,
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -76,6 +76,8 @@ fn quorum_read() -> usize {
     let setup = ReadSetup {
         primaries: primaries(),
         required: 2,
+        merge: Merge::Lww,
+        seen: None,
         at_least: None,
         blocking_repair: true,
         alongside: None,

@@ -146,6 +146,7 @@ metrics! {
     listed_stale: Counter, "Stale keys found by listings and read once more";
     concurrent_writes_discarded: Counter,
         "Versions that writes with a context met and their writers had not seen: one was discarded";
+    siblings_many: Counter, "Writes after which their key had many siblings";
     contexts_not_reached: Counter, "Reads of which no replica had what their context names";
     read_repairs: Counter, "Stale replicas found by reads and sent the newest record";
     groups: Reading, "Raft groups that this node has a replica of";

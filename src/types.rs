@@ -85,11 +85,43 @@ pub struct Token(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PartitionId(pub u16);
 
+/// How copies of a key that differ become one; fixed when a keyspace is created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Merge {
+    /// The last writer wins: the copy with the higher version stands.
+    #[default]
+    Lww,
+    /// Values that were written concurrently all stand, until a write that has seen them replaces
+    /// them.
+    Siblings,
+}
+
+impl Merge {
+    /// All of them.
+    pub const ALL: [Merge; 2] = [Merge::Lww, Merge::Siblings];
+
+    /// The name at the interfaces.
+    pub fn name(self) -> &'static str {
+        match self {
+            Merge::Lww => "lww",
+            Merge::Siblings => "siblings",
+        }
+    }
+}
+
 /// A named set of keys with its own replication and consistency. Ids are never reused.
+///
+/// The id tells how copies of the keyspace's keys become one, so that whoever meets a row of it,
+/// in a log or from a peer, merges it right, whether or not it has heard of the keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyspaceId(pub u32);
 
 impl KeyspaceId {
+    /// The bits below tell which keyspace it is, those above how it merges. Internal ones have all
+    /// of the latter set.
+    const MERGE_SHIFT: u32 = 28;
+
     /// The keyspace that every cluster is founded with.
     pub const DEFAULT: KeyspaceId = KeyspaceId(0);
 
@@ -98,6 +130,28 @@ impl KeyspaceId {
 
     /// Internal: the sessions of each group, by [`ClientId`].
     pub const SESSIONS: KeyspaceId = KeyspaceId(u32::MAX - 2);
+
+    /// The id of the keyspace of that number which merges so. The numbers end below 2^28.
+    pub fn numbered(number: u32, merge: Merge) -> KeyspaceId {
+        let merges = match merge {
+            Merge::Lww => 0,
+            Merge::Siblings => 1 << Self::MERGE_SHIFT,
+        };
+        KeyspaceId(number | merges)
+    }
+
+    /// Which keyspace it is: keyspaces are numbered in the order in which they were created.
+    pub fn number(self) -> u32 {
+        self.0 & ((1 << Self::MERGE_SHIFT) - 1)
+    }
+
+    /// How copies of its keys become one.
+    pub fn merge(self) -> Merge {
+        match self.0 >> Self::MERGE_SHIFT {
+            1 => Merge::Siblings,
+            _ => Merge::Lww,
+        }
+    }
 }
 
 /// A Raft group: that of a partition bears the partition's number.
@@ -247,6 +301,11 @@ impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}-{}", self.timestamp.0, self.incarnation)
     }
+}
+
+impl Version {
+    /// Below every version that anybody mints.
+    pub const NONE: Version = Version { timestamp: Timestamp(0), incarnation: Incarnation(0) };
 }
 
 /// What a version's text must look like.

@@ -82,7 +82,7 @@ impl Kv for Echo {
     ) -> Result<Response<v1::GetResponse>, Status> {
         let data = Some(v1::get_response::Data::ValueBytes(self.value.clone()));
         let key = request.into_inner().key;
-        Ok(Response::new(v1::GetResponse { key, data, receipt: None }))
+        Ok(Response::new(v1::GetResponse { key, data, ..v1::GetResponse::default() }))
     }
 
     async fn put(

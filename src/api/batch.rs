@@ -163,6 +163,7 @@ pub(crate) fn get_result(
         Ok(answer) => {
             result.found = answer.value.is_some();
             result.data = answer.value.map(convert::batch_data);
+            result.siblings = answer.siblings.into_iter().map(convert::sibling).collect();
             result.receipt = Some(convert::receipt(&answer.receipt));
         }
         Err(error) => result.error = Some(error),

@@ -14,7 +14,8 @@ use crate::config::Limits;
 use crate::node::request::{Receipt, RequestError, RequestOptions};
 use crate::proto::v1;
 use crate::protocol::quorum::level::Level;
-use crate::types::{Key, NodeId, Version};
+use crate::protocol::version::dvv::Context;
+use crate::types::{Key, NodeId, Version, VersionParseError};
 
 /// The request header in which gRPC clients tell their deadline.
 const TIMEOUT_HEADER: &str = "grpc-timeout";
@@ -88,8 +89,8 @@ pub(crate) fn read_options(
     timeout: Option<Duration>,
 ) -> Result<RequestOptions, RequestError> {
     let (level, quorum) = quorum(level, r)?;
-    let context = optional_context(context)?;
-    Ok(RequestOptions { level, quorum, timeout, context, ..RequestOptions::default() })
+    let options = RequestOptions { level, quorum, timeout, ..RequestOptions::default() };
+    if context.is_empty() { Ok(options) } else { with_context(options, context) }
 }
 
 /// Options of a write. An explicit `w` wins over a level; an empty context is none.
@@ -104,8 +105,8 @@ pub(crate) fn write_options(
     timeout: Option<Duration>,
 ) -> Result<RequestOptions, RequestError> {
     let (level, quorum) = quorum(level, w)?;
-    let context = optional_context(context)?;
-    Ok(RequestOptions { level, quorum, timeout, sloppy, context, ..RequestOptions::default() })
+    let options = RequestOptions { level, quorum, timeout, sloppy, ..RequestOptions::default() };
+    if context.is_empty() { Ok(options) } else { with_context(options, context) }
 }
 
 /// The options of a put whose value lives for so long; the node judges how long it may.
@@ -113,16 +114,24 @@ pub(crate) fn with_ttl(options: RequestOptions, ttl_ms: Option<u64>) -> RequestO
     RequestOptions { ttl: ttl_ms.map(Duration::from_millis), ..options }
 }
 
-fn optional_context(text: &str) -> Result<Option<Version>, RequestError> {
-    if text.is_empty() { Ok(None) } else { context(text).map(Some) }
-}
-
-/// A context as clients give it back: the version of an earlier receipt.
+/// Adds a context as clients give it back: the version of an earlier receipt or, in a keyspace that
+/// keeps siblings, its context. Which of them is right is for the node to say.
 ///
 /// # Errors
-/// [`RequestError::Invalid`] when it is no version.
-pub(crate) fn context(text: &str) -> Result<Version, RequestError> {
-    text.parse().map_err(|error| invalid("context", format!("{error}; send a receipt's version")))
+/// [`RequestError::Invalid`] when it is neither.
+pub(crate) fn with_context(
+    options: RequestOptions,
+    text: &str,
+) -> Result<RequestOptions, RequestError> {
+    let error = match text.parse() {
+        Ok(version) => return Ok(RequestOptions { context: Some(version), ..options }),
+        Err(error) => error,
+    };
+    if Context::is_text(text) {
+        return Ok(RequestOptions { seen: Some(text.into()), ..options });
+    }
+    let _: &VersionParseError = &error;
+    Err(invalid("context", format!("{error}; send a receipt's version, or its context")))
 }
 
 fn quorum(level: i32, number: u32) -> Result<(Option<Level>, Option<u32>), RequestError> {
@@ -190,6 +199,15 @@ pub(crate) fn get_data(value: Bytes) -> v1::get_response::Data {
     }
 }
 
+/// One of several values.
+pub(crate) fn sibling(value: Bytes) -> v1::Sibling {
+    let data = match text_or_bytes(value) {
+        Ok(text) => v1::sibling::Data::Value(text),
+        Err(bytes) => v1::sibling::Data::ValueBytes(bytes),
+    };
+    v1::Sibling { data: Some(data) }
+}
+
 /// A read value, for a batch's item.
 pub(crate) fn batch_data(value: Bytes) -> v1::batch_get_result::Data {
     match text_or_bytes(value) {
@@ -213,6 +231,8 @@ pub(crate) fn receipt(receipt: &Receipt) -> v1::Receipt {
         leader: receipt.leader.map(|leader| leader.to_string()).unwrap_or_default(),
         expires_at_ms: receipt.expires_at.map(|end| end.0),
         unseen: receipt.unseen.iter().map(Version::to_string).collect(),
+        siblings: receipt.siblings,
+        context: receipt.context.clone(),
     }
 }
 

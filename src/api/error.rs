@@ -30,9 +30,8 @@ use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 
 use crate::api::convert::strong;
-use crate::node::request::{Outcome, RequestError};
+use crate::node::request::{Outcome, Receipt, RequestError};
 use crate::proto::v1;
-use crate::types::Version;
 
 /// The trailer that carries what is known of a failed request's effect.
 pub(crate) const OUTCOME_TRAILER: &str = "coterie-outcome";
@@ -59,9 +58,10 @@ pub(crate) fn statuses(error: &RequestError) -> (Code, StatusCode) {
         RequestError::NoLeader { .. } => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
         RequestError::UnknownKeyspace { .. } => (Code::NotFound, StatusCode::NOT_FOUND),
         RequestError::NotAvailable { .. } => (Code::FailedPrecondition, StatusCode::BAD_REQUEST),
-        RequestError::Rejected { .. } | RequestError::Session(_) => {
-            (Code::FailedPrecondition, StatusCode::CONFLICT)
-        }
+        RequestError::Rejected { .. }
+        | RequestError::Session(_)
+        | RequestError::TooManySiblings
+        | RequestError::SeveralSiblings { .. } => (Code::FailedPrecondition, StatusCode::CONFLICT),
         RequestError::ConditionFailed { .. } => {
             (Code::FailedPrecondition, StatusCode::PRECONDITION_FAILED)
         }
@@ -120,14 +120,23 @@ fn details(error: &RequestError) -> Bytes {
 }
 
 /// The gRPC answer to a read of a key that has no value, with the version that was read, if any.
-pub(crate) fn key_not_found(key: &str, version: Option<Version>) -> Status {
+pub(crate) fn key_not_found(key: &str, receipt: &Receipt) -> Status {
     let mut trailers = MetadataMap::new();
     trailers.insert(CODE_TRAILER, AsciiMetadataValue::from_static(NOT_FOUND));
-    let context = version.and_then(|it| AsciiMetadataValue::try_from(it.to_string()).ok());
+    let context = context_of(receipt).and_then(|it| AsciiMetadataValue::try_from(it).ok());
     if let Some(context) = context {
         trailers.insert(CONTEXT_TRAILER, context);
     }
     Status::with_metadata(Code::NotFound, no_value_text(key), trailers)
+}
+
+/// What a client may give back that has seen this: of a key with siblings its context, else the
+/// version.
+pub(crate) fn context_of(receipt: &Receipt) -> Option<String> {
+    match receipt.siblings {
+        Some(_) => receipt.context.clone(),
+        None => receipt.version.map(|version| version.to_string()),
+    }
 }
 
 /// What both interfaces say of a key that has no value.
@@ -324,12 +333,17 @@ mod tests {
 
     #[test]
     fn a_missing_key_is_named() {
-        let status = key_not_found("a/b", None);
+        let status = key_not_found("a/b", &Receipt::default());
         assert_eq!(status.code(), Code::NotFound);
         assert_eq!(status.message(), "key \"a/b\" has no value");
         assert!(status.metadata().get(CONTEXT_TRAILER).is_none());
-        let deleted = key_not_found("a/b", Some(Revision(7).into()));
+        let receipt = Receipt { version: Some(Revision(7).into()), ..Receipt::default() };
+        let deleted = key_not_found("a/b", &receipt);
         let context = deleted.metadata().get(CONTEXT_TRAILER).expect("a context");
         assert_eq!(context, "0000000000000007-0000000000000000");
+        let siblings = (Some(0), Some("seen".to_owned()));
+        let receipt = Receipt { siblings: siblings.0, context: siblings.1, ..receipt };
+        let deleted = key_not_found("a/b", &receipt);
+        assert_eq!(deleted.metadata().get(CONTEXT_TRAILER).expect("a context"), "seen");
     }
 }

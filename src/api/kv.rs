@@ -55,7 +55,7 @@ impl KvService {
     }
 
     fn key_not_found(&self, key: &str, receipt: &Receipt) -> Status {
-        let mut status = error::key_not_found(key, receipt.version);
+        let mut status = error::key_not_found(key, receipt);
         name_leader(status.metadata_mut(), leader::address(&self.node, receipt.leader));
         status
     }
@@ -131,14 +131,18 @@ impl Kv for KvService {
         let options = convert::read_options(asked.level, asked.r, &asked.context, timeout)?;
         let v1::GetRequest { keyspace, consistency, max_staleness_ms, .. } = asked;
         let options = convert_strong::read(options, keyspace, consistency, max_staleness_ms)?;
+        let options = RequestOptions { one: asked.one, ..options };
         let key = convert::key(asked.key.clone())?;
         let read = self.node.get(key.clone(), options).await;
-        let ReadAnswer { value, receipt } = read.map_err(|error| self.refuse(&key, error))?;
+        let read = read.map_err(|error| self.refuse(&key, error))?;
+        let ReadAnswer { value, siblings, receipt } = read;
         let missing = || self.key_not_found(&asked.key, &receipt);
         let value = value.ok_or_else(missing)?;
         let data = Some(convert::get_data(value));
         let told = Some(convert::receipt(&receipt));
-        Ok(self.reply(receipt.leader, v1::GetResponse { key: asked.key, data, receipt: told }))
+        let siblings = siblings.into_iter().map(convert::sibling).collect();
+        let reply = v1::GetResponse { key: asked.key, data, receipt: told, siblings };
+        Ok(self.reply(receipt.leader, reply))
     }
 
     async fn delete(

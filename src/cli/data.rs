@@ -63,8 +63,9 @@ struct WriteArgs {
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true")]
     sloppy: Option<bool>,
-    /// A version seen before (of a receipt): this write will be above it.
-    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
+    /// What was seen of this key before, as a receipt has it (its version, or its context): this
+    /// write will be above it, and of several siblings replaces those that were seen.
+    #[arg(long, value_name = "CONTEXT", default_value = "", hide_default_value = true)]
     context: String,
 }
 
@@ -81,9 +82,13 @@ pub(crate) struct GetArgs {
     /// The same by number (R).
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     r: Option<u32>,
-    /// A version of this key seen before (of a receipt): the value is that one or a newer one.
-    #[arg(long, value_name = "VERSION", default_value = "", hide_default_value = true)]
+    /// What was seen of this key before, as a receipt has it (its version, or its context): the
+    /// value is that one or a newer one.
+    #[arg(long, value_name = "CONTEXT", default_value = "", hide_default_value = true)]
     context: String,
+    /// Of a keyspace that keeps siblings: fail where the key has several.
+    #[arg(long)]
+    one: bool,
     /// Of a strong keyspace: how fresh the value must be; linearizable unless said.
     #[arg(long, value_enum, value_name = "PROMISE")]
     consistency: Option<Promise>,
@@ -134,7 +139,8 @@ pub(crate) async fn get(cluster: &Cluster, args: GetArgs, out: Output) -> Result
     let get = cluster.client()?.keyspace(&args.keyspace.name).get(&args.key);
     let get = get.level(args.level).r(args.r).context(&args.context);
     let get = get.consistency(consistency(&args));
-    match get.await.map_err(|error| Failure::of_client(error, Effect::Reads))? {
+    match get.one(args.one).await.map_err(|error| Failure::of_client(error, Effect::Reads))? {
+        Some(found) if found.siblings.len() > 1 => print_siblings(&args, out, &found),
         Some(Found { bytes, receipt, .. }) => print_value(&args, out, &bytes, &receipt),
         None => Err(Failure::new(Exit::NotFound, format!("key {:?} has no value", args.key))),
     }
@@ -162,6 +168,33 @@ fn print_value(
     }
     output::write(value)?;
     if !args.raw && std::io::stdout().is_terminal() { output::write(b"\n") } else { Ok(()) }
+}
+
+/// Each sibling on a line of its own, and what to do with them beside it.
+fn print_siblings(args: &GetArgs, out: Output, found: &Found) -> Result<(), Failure> {
+    if args.out.is_some() {
+        let count = found.siblings.len();
+        let told =
+            format!("key {:?} has {count} siblings, which do not go into one file", args.key);
+        return Err(Failure::failed(told));
+    }
+    let context = found.receipt.context.as_deref().unwrap_or_default();
+    if out == Output::Json {
+        let value = |bytes: &Bytes| {
+            let (name, text) = value_json(bytes);
+            json!({ name: text })
+        };
+        let mut body = answer_json(&args.key, None, &found.receipt);
+        body["values"] = found.siblings.iter().map(value).collect();
+        return output::json(&body);
+    }
+    for sibling in &found.siblings {
+        output::write(sibling)?;
+        output::write(b"\n")?;
+    }
+    let count = found.siblings.len();
+    eprintln!("note: {count} siblings; a put with --context {context} replaces them");
+    Ok(())
 }
 
 /// A value in JSON: text as `value`; bytes that are none as `value_hex`.
@@ -242,6 +275,12 @@ fn answer_json(key: &str, value: Option<(&str, String)>, receipt: &Receipt) -> V
     if let Some(expires_at_ms) = receipt.expires_at_ms {
         body.insert("expires_at_ms".into(), expires_at_ms.into());
     }
+    if let Some(siblings) = receipt.siblings {
+        body.insert("siblings".into(), siblings.into());
+    }
+    if let Some(context) = &receipt.context {
+        body.insert("context".into(), context.as_str().into());
+    }
     Value::Object(body)
 }
 
@@ -272,6 +311,9 @@ fn receipt_text(done: &str, receipt: &Receipt) -> String {
         // Versions of quorum keyspaces are compared as text.
         let fate = if *unseen < receipt.version { "replaced" } else { "was replaced by" };
         text.push_str(&format!(", {fate} concurrent version {unseen}"));
+    }
+    if let Some(siblings) = receipt.siblings.filter(|siblings| *siblings > 1) {
+        text.push_str(&format!(", one of {siblings} siblings"));
     }
     if receipt.under_replicated {
         text.push_str(", fewer members than replicas wanted");

@@ -22,6 +22,9 @@ pub(crate) enum KeyspaceCommand {
         /// What it promises; it stays so.
         #[arg(long, value_enum, default_value_t)]
         mode: Mode,
+        /// How copies of a key that differ become one, in a quorum keyspace; it stays so.
+        #[arg(long, value_enum, default_value_t)]
+        merge: Merge,
         #[command(flatten)]
         replication: ReplicationArgs,
         #[command(flatten)]
@@ -63,6 +66,16 @@ pub(crate) enum Mode {
     Strong,
 }
 
+/// How copies of a key that differ become one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Merge {
+    /// The last writer wins.
+    #[default]
+    Lww,
+    /// Values that were written concurrently all stand, until a write that has seen them.
+    Siblings,
+}
+
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct ReplicationArgs {
     /// N: replicas of every key.
@@ -99,8 +112,8 @@ pub(crate) async fn run(
     out: Output,
 ) -> Result<(), Failure> {
     match command {
-        KeyspaceCommand::Create { name, mode, replication, limits } => {
-            create(cluster, name, mode, (replication, limits), out).await
+        KeyspaceCommand::Create { name, mode, merge, replication, limits } => {
+            create(cluster, name, (mode, merge), (replication, limits), out).await
         }
         KeyspaceCommand::List => print_all(&list(cluster).await?, out),
         KeyspaceCommand::Describe { name } => describe(cluster, &name, out).await,
@@ -114,13 +127,17 @@ pub(crate) async fn run(
 async fn create(
     cluster: &Cluster,
     name: String,
-    mode: Mode,
+    (mode, merge): (Mode, Merge),
     (replication, limits): (ReplicationArgs, LimitArgs),
     out: Output,
 ) -> Result<(), Failure> {
     let mode_name = match mode {
         Mode::Quorum => "quorum",
         Mode::Strong => "strong",
+    };
+    let merge = match merge {
+        Merge::Lww => "lww",
+        Merge::Siblings => "siblings",
     };
     let message = v1::CreateKeyspaceRequest {
         name,
@@ -130,6 +147,7 @@ async fn create(
         write_quorum: replication.w.unwrap_or(0),
         limit_operations_per_second: limits.operations,
         limit_bytes_per_second: limits.bytes,
+        merge: merge.to_owned(),
     };
     let call = async |channel| {
         AdminClient::new(channel).create_keyspace(cluster.request(message.clone())).await
@@ -252,7 +270,13 @@ fn keyspaces_table(keyspaces: &[v1::Keyspace]) -> String {
 /// What is not as usual.
 fn notes(keyspace: &v1::Keyspace) -> String {
     let weak = keyspace.weak.then(|| String::from("weak"));
-    weak.into_iter().chain(limits_text(keyspace)).collect::<Vec<_>>().join(", ")
+    let merges = merge_text(keyspace).map(str::to_owned);
+    weak.into_iter().chain(merges).chain(limits_text(keyspace)).collect::<Vec<_>>().join(", ")
+}
+
+/// How it merges, where that is not as usual.
+fn merge_text(keyspace: &v1::Keyspace) -> Option<&str> {
+    Some(keyspace.merge.as_str()).filter(|merge| !["", "lww"].contains(merge))
 }
 
 fn limits_text(keyspace: &v1::Keyspace) -> Option<String> {
@@ -265,10 +289,9 @@ fn limits_text(keyspace: &v1::Keyspace) -> Option<String> {
 fn in_short(keyspace: &v1::Keyspace) -> String {
     let v1::Keyspace { name, mode, replication_factor, read_quorum, write_quorum, .. } = keyspace;
     let text = format!("{name}: {mode}, N={replication_factor} R={read_quorum} W={write_quorum}");
-    match limits_text(keyspace) {
-        Some(limits) => format!("{text}, {limits}"),
-        None => text,
-    }
+    let merges = merge_text(keyspace).map(str::to_owned);
+    let more = merges.into_iter().chain(limits_text(keyspace));
+    [text].into_iter().chain(more).collect::<Vec<_>>().join(", ")
 }
 
 fn description(keyspace: &v1::Keyspace) -> String {
@@ -287,6 +310,7 @@ fn keyspace_json(keyspace: &v1::Keyspace) -> Value {
         "name": keyspace.name,
         "id": keyspace.id,
         "mode": keyspace.mode,
+        "merge": keyspace.merge,
         "replication_factor": keyspace.replication_factor,
         "read_quorum": keyspace.read_quorum,
         "write_quorum": keyspace.write_quorum,
@@ -303,7 +327,8 @@ mod tests {
     fn keyspace(name: &str, mode: &str, weak: bool) -> v1::Keyspace {
         let (name, mode) = (name.to_owned(), mode.to_owned());
         let (replication_factor, read_quorum, write_quorum) = (3, 1, 2);
-        let keyspace = v1::Keyspace { name, id: 4, mode, weak, ..Default::default() };
+        let merge = "lww".to_owned();
+        let keyspace = v1::Keyspace { name, id: 4, mode, merge, weak, ..Default::default() };
         v1::Keyspace { replication_factor, read_quorum, write_quorum, ..keyspace }
     }
 
@@ -329,6 +354,9 @@ mod tests {
         };
         let text = in_short(&limited);
         assert_eq!(text, "k: quorum, N=3 R=1 W=2, at most 100 ops/s and 1MiB/s on each node");
+        let siblings = v1::Keyspace { merge: "siblings".to_owned(), ..limited.clone() };
+        let text = in_short(&siblings);
+        assert!(text.starts_with("k: quorum, N=3 R=1 W=2, siblings, at most"), "{text}");
         let table = keyspaces_table(std::slice::from_ref(&limited));
         assert!(table.contains("weak, at most 100 ops/s and 1MiB/s on each node"), "{table}");
         assert_eq!(keyspace_json(&limited)["limit_operations_per_second"], 100);
@@ -350,6 +378,7 @@ mod tests {
             "name": "k",
             "id": 4,
             "mode": "quorum",
+            "merge": "lww",
             "replication_factor": 3,
             "read_quorum": 1,
             "write_quorum": 2,

@@ -114,7 +114,13 @@ mod tests {
 
     fn row(value: Option<&'static [u8]>) -> Row {
         let value = value.map(Bytes::from_static);
-        Row { key: "a\tb".to_owned(), value, version: "01-02".to_owned(), expires_at_ms: None }
+        Row {
+            key: "a\tb".to_owned(),
+            value,
+            version: "01-02".to_owned(),
+            expires_at_ms: None,
+            siblings: 1,
+        }
     }
 
     #[derive(clap::Parser)]

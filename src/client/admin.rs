@@ -25,6 +25,8 @@ pub struct KeyspaceInfo {
     pub id: u32,
     /// `quorum` or `strong`.
     pub mode: String,
+    /// How copies of a key that differ become one: `lww` or `siblings`.
+    pub merge: String,
     /// N.
     pub replication_factor: u32,
     /// R; of a strong keyspace the majority of N.
@@ -172,6 +174,13 @@ pub struct CreateKeyspace {
 
 impl CreateKeyspace {
     replication_options!();
+
+    /// Has it keep all values that are written concurrently, rather than the last writer's; see
+    /// [`Value::siblings`](crate::client::Value::siblings).
+    pub fn siblings(mut self) -> Self {
+        self.request.merge = "siblings".to_owned();
+        self
+    }
 }
 
 /// A change of a keyspace; see [`Admin::alter_keyspace`].
@@ -198,6 +207,7 @@ impl From<v1::Keyspace> for KeyspaceInfo {
             name: keyspace.name,
             id: keyspace.id,
             mode: keyspace.mode,
+            merge: keyspace.merge,
             replication_factor: keyspace.replication_factor,
             read_quorum: keyspace.read_quorum,
             write_quorum: keyspace.write_quorum,

@@ -42,6 +42,9 @@ pub struct Row {
     pub version: String,
     /// When the value ends by itself, in Unix milliseconds.
     pub expires_at_ms: Option<u64>,
+    /// How many values the key has; several only in a keyspace that keeps siblings, and then the
+    /// one here is that which was written last.
+    pub siblings: u32,
 }
 
 impl List {
@@ -142,8 +145,8 @@ fn row(row: v1::ListedRow) -> Row {
         v1::listed_row::Data::Value(text) => Bytes::from(text),
         v1::listed_row::Data::ValueBytes(bytes) => bytes,
     });
-    let v1::ListedRow { key, version, expires_at_ms, .. } = row;
-    Row { key, value, version, expires_at_ms }
+    let v1::ListedRow { key, version, expires_at_ms, siblings, .. } = row;
+    Row { key, value, version, expires_at_ms, siblings: siblings.unwrap_or(1) }
 }
 
 awaitable! {

@@ -22,6 +22,7 @@ pub struct Get {
     level: Option<Level>,
     r: u32,
     context: String,
+    one: bool,
     consistency: Option<Consistency>,
     timeout: Option<Duration>,
 }
@@ -29,7 +30,7 @@ pub struct Get {
 impl Get {
     pub(crate) fn new(keyspace: Keyspace, key: String) -> Get {
         let (level, context, consistency) = (None, String::new(), None);
-        Get { keyspace, key, level, r: 0, context, consistency, timeout: None }
+        Get { keyspace, key, level, r: 0, context, one: false, consistency, timeout: None }
     }
 
     /// Of a quorum keyspace: how many replicas must answer, by name.
@@ -47,9 +48,17 @@ impl Get {
     /// A version of this key that was seen before, as in [`Value::version`] or
     /// [`Receipt::version`]: the answer is that one or a newer one, at any level, or the read fails
     /// with the word `context_not_reached`. A read that is given the version of the client's last
-    /// write reads what was written; one that is given that of its last read never goes back.
-    pub fn context(mut self, version: impl Into<String>) -> Self {
-        self.context = version.into();
+    /// write reads what was written; one that is given that of its last read never goes back. In a
+    /// keyspace that keeps siblings it is [`Receipt::context`].
+    pub fn context(mut self, context: impl Into<String>) -> Self {
+        self.context = context.into();
+        self
+    }
+
+    /// Of a keyspace that keeps siblings: to fail where there are several, with the word
+    /// `several_siblings`.
+    pub fn one(mut self, one: bool) -> Self {
+        self.one = one;
         self
     }
 
@@ -80,6 +89,7 @@ impl Get {
             consistency: consistency.into(),
             max_staleness_ms,
             context: self.context,
+            one: self.one,
         };
         let errand = Errand { kind, timeout: self.timeout };
         match self.keyspace.call(request, &self.key, errand).await {
@@ -109,7 +119,19 @@ fn value(answer: v1::GetResponse) -> Value {
         None => Bytes::new(),
     };
     let receipt = Receipt::from(answer.receipt);
-    Value { bytes, version: receipt.version.clone(), receipt }
+    let mut siblings: Vec<Bytes> = answer.siblings.into_iter().map(sibling).collect();
+    if siblings.is_empty() {
+        siblings.push(bytes.clone());
+    }
+    Value { bytes, siblings, version: receipt.version.clone(), receipt }
+}
+
+fn sibling(sibling: v1::Sibling) -> Bytes {
+    match sibling.data {
+        Some(v1::sibling::Data::Value(text)) => text.into(),
+        Some(v1::sibling::Data::ValueBytes(bytes)) => bytes,
+        None => Bytes::new(),
+    }
 }
 
 awaitable! {

@@ -33,6 +33,11 @@ pub struct Receipt {
     /// Of a write with a context: versions that it met and its writer had not seen. Those below
     /// `version` were replaced by the write; one above it replaced the write.
     pub unseen: Vec<String>,
+    /// Of a keyspace that keeps siblings: how many values the key has.
+    pub siblings: Option<u32>,
+    /// Of a keyspace that keeps siblings: what to give back as context, instead of the version. A
+    /// write has one only if its value has no siblings; else they must be read first.
+    pub context: Option<String>,
 }
 
 impl From<Option<v1::Receipt>> for Receipt {
@@ -52,6 +57,8 @@ impl From<Option<v1::Receipt>> for Receipt {
             leader: unless_empty(receipt.leader),
             expires_at_ms: receipt.expires_at_ms,
             unseen: receipt.unseen,
+            siblings: receipt.siblings,
+            context: receipt.context,
         }
     }
 }
@@ -59,8 +66,11 @@ impl From<Option<v1::Receipt>> for Receipt {
 /// A value that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
-    /// The value itself.
+    /// The value itself; of several siblings the one that was written last.
     pub bytes: Bytes,
+    /// All values of the key; several only in a keyspace that keeps siblings, where a write with
+    /// the [context](Receipt::context) of this answer replaces them.
+    pub siblings: Vec<Bytes>,
     /// Its version; the same as in the receipt.
     pub version: String,
     /// Which guarantee held.

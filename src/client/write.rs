@@ -61,9 +61,10 @@ macro_rules! write_options {
             self
         }
 
-        /// A version that this write has seen; its own will be above it.
-        pub fn context(mut self, version: impl Into<String>) -> Self {
-            self.options.context = version.into();
+        /// What this write has seen: a receipt's version, which its own will be above, or in a
+        /// keyspace that keeps siblings a receipt's context, whose values it replaces.
+        pub fn context(mut self, context: impl Into<String>) -> Self {
+            self.options.context = context.into();
             self
         }
 

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::proto::cluster as wire;
 use crate::protocol::membership::MemberSet;
 use crate::protocol::message::{Message, RequestId, WriteReply};
+use crate::protocol::version::dvv::SiblingsError;
 use crate::types::{Expiry, GroupId, Incarnation, ReplicaId, Timestamp, Version};
 
 mod forward;
@@ -24,6 +25,7 @@ mod groups;
 mod heartbeats;
 mod listing;
 mod log;
+mod mint;
 mod quorum;
 mod snapshot;
 #[cfg(test)]
@@ -55,6 +57,9 @@ pub(crate) enum ConversionError {
     /// A membership does not say where one of its replicas runs.
     #[error("Membership.replicas lacks {replica} of {field}")]
     Unplaced { field: &'static str, replica: ReplicaId },
+    /// A context of siblings is none.
+    #[error("{field} cannot be read: it {source}")]
+    Context { field: &'static str, source: SiblingsError },
     /// A second handshake on a stream that stands.
     #[error("a Hello after the handshake")]
     SecondHello,
@@ -73,6 +78,8 @@ fn encode_one(message: Message, to: &mut wire::Frame) {
     match message {
         Message::Write(write) => to.writes.push(quorum::encode_write(write)),
         Message::WriteReply(reply) => quorum::encode_write_reply(&reply, to),
+        Message::Mint(mint) => to.mints.push(mint::encode(mint)),
+        Message::MintReply(reply) => to.mint_replies.push(mint::encode_reply(reply)),
         Message::Read(read) => to.reads.push(quorum::encode_read(read)),
         Message::ReadReply(reply) => to.read_replies.push(quorum::encode_read_reply(reply)),
         Message::Scan(scan) => to.scans.push(quorum::encode_scan(scan)),
@@ -106,6 +113,7 @@ pub(crate) fn decode(frame: wire::Frame) -> Result<Vec<Message>, ConversionError
     heartbeats::decode(frame.group_heartbeats.unwrap_or_default(), to)?;
     append(to, frame.writes_met, quorum::decode_write_met)?;
     append(to, frame.write_refusals, quorum::decode_write_refusal)?;
+    append(to, frame.mint_replies, mint::decode_reply)?;
     append(to, frame.read_replies, quorum::decode_read_reply)?;
     append(to, frame.scan_replies, quorum::decode_scan_reply)?;
     append(to, frame.tree_replies, tree::decode_reply)?;
@@ -115,6 +123,7 @@ pub(crate) fn decode(frame: wire::Frame) -> Result<Vec<Message>, ConversionError
     append(to, frame.group_messages, groups::decode)?;
     append(to, frame.reads, |read| Ok(quorum::decode_read(read)))?;
     append(to, frame.writes, quorum::decode_write)?;
+    append(to, frame.mints, mint::decode)?;
     append(to, frame.forwards, forward::decode)?;
     append(to, frame.lists, listing::decode)?;
     append(to, frame.scans, quorum::decode_scan)?;
@@ -145,6 +154,8 @@ fn count(frame: &wire::Frame) -> usize {
         + frame.scan_replies.len()
         + frame.reads.len()
         + frame.writes.len()
+        + frame.mints.len()
+        + frame.mint_replies.len()
         + frame.scans.len()
         + frame.group_heartbeats.as_ref().map_or(0, |beats| beats.group.len())
         + frame.group_heartbeat_replies.as_ref().map_or(0, |replies| replies.group.len())

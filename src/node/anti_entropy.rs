@@ -9,7 +9,6 @@
 //! refill, copies what there is anyway.
 
 mod answering;
-mod errands;
 mod findings;
 mod lost_hints;
 mod repairing;
@@ -25,9 +24,6 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(crate) use self::answering::Answering;
-use self::errands::Errand;
-pub(crate) use self::errands::Errands;
-pub(crate) use self::errands::Reply;
 use self::findings::Findings;
 pub(crate) use self::lost_hints::LostHints;
 use self::repairing::Copied;
@@ -37,7 +33,9 @@ use self::runs::Runs;
 pub(crate) use self::scrubs::Scrubs;
 use crate::config::AntiEntropyOptions;
 use crate::net::transport::Transport;
+use crate::node::coordinator::Owner;
 use crate::node::env::Env;
+use crate::node::errands::{Errand, Errands, Reply};
 use crate::node::gate::Gate;
 use crate::node::local::Local;
 use crate::node::reaping::Sharing;
@@ -118,10 +116,12 @@ impl AntiEntropy {
     ) -> AntiEntropy {
         let interval = Some(options.interval).filter(|interval| !interval.is_zero());
         let own = gate.own;
+        let (env, carrier) = (Arc::clone(&local.env), Arc::clone(&transport));
+        let errands = Errands::new(Owner::Exchange, env, carrier);
         AntiEntropy {
             own,
             env: Arc::clone(&local.env),
-            errands: Arc::new(Errands::new(Arc::clone(&local.env), Arc::clone(&transport))),
+            errands: Arc::new(errands),
             transport,
             gate,
             metrics: Arc::clone(&local.metrics),

@@ -13,14 +13,15 @@ use crate::config::{ClusterSettings, Config, JoinMode};
 use crate::net::transport::{Discovery, Inbox, NodeFacts, Transport};
 use crate::node::anti_entropy::{Answering, AntiEntropy, Scrubs};
 use crate::node::committer::Completions;
-use crate::node::coordinator::Coordinator;
 use crate::node::coordinator::deadlines::Deadlines;
 use crate::node::coordinator::latency::ReplicaLatencies;
 use crate::node::coordinator::pending::Pending;
+use crate::node::coordinator::{Coordinator, Owner};
 use crate::node::dismissal::Dismissal;
 use crate::node::dispatcher::{Dispatcher, Recipients};
 use crate::node::early::Early;
 use crate::node::env::Env;
+use crate::node::errands::Errands;
 use crate::node::gate::Gate;
 use crate::node::groups::begin::{Founder, GroupHandles, begin};
 use crate::node::groups::driver::Driver;
@@ -314,6 +315,7 @@ impl Node {
             deadlines: Deadlines::new(),
             writes: Pending::new(local.env.random()),
             reads: Pending::new(local.env.random()),
+            mints: Errands::new(Owner::Mint, Arc::clone(&local.env), Arc::clone(transport)),
             lingering: Mutex::default(),
         })
     }

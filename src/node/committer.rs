@@ -6,17 +6,21 @@
 //! most syncs. A failed write or sync is final: the log may have lost what it acknowledged
 //! before, so the node acknowledges nothing more (PostgreSQL's 2018 fsync findings).
 
+mod batch;
+mod joining;
 mod meeting;
+mod rate;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::config::StorageOptions;
-use crate::node::committer::meeting::Meeting;
+use crate::node::committer::batch::{Batch, Outcomes};
+use crate::node::committer::joining::Settled;
+pub(crate) use crate::node::committer::joining::{Mint, Pen};
+use crate::node::committer::rate::Rate;
 use crate::node::env::{Env, run_blocking};
 use crate::node::health::Health;
 use crate::node::tasks::Stop;
@@ -26,7 +30,7 @@ use crate::storage::group_log::{self, CommitError, GroupLogs};
 use crate::storage::store::Store;
 use crate::storage::wal::{LogRecord, Wal, WalError};
 use crate::telemetry::Metrics;
-use crate::types::{Lsn, Moment, NodeId, PartitionId, Row, Version};
+use crate::types::{Key, KeyspaceId, Lsn, Moment, NodeId, PartitionId, Record, Row, Version};
 
 /// A commit gathers only while at least this many writes are expected to join it.
 const GATHER_MIN_WRITES: u64 = 4;
@@ -34,9 +38,6 @@ const GATHER_MIN_WRITES: u64 = 4;
 /// A commit that has gathered this many writes waits no longer: more would save few syncs, and the
 /// wait is paid by every caller.
 const GATHER_ENOUGH_WRITES: usize = 12;
-
-/// The arrival rate is measured over windows of at least this length.
-const RATE_WINDOW: Duration = Duration::from_millis(20);
 
 /// The in-memory tables may grow to this many times their limit before writes are refused.
 const BACKLOG_TABLES_MAX: usize = 4;
@@ -52,6 +53,10 @@ pub(crate) enum ReplyTo {
     Own(RequestId, Option<Version>),
     /// A peer's request; the same.
     Peer(NodeId, RequestId, Option<Version>),
+    /// A peer's request to mint a write.
+    Minted(NodeId, RequestId),
+    /// A task of this node that has a write minted.
+    Writer(oneshot::Sender<Result<Record, Refusal>>),
     /// A task of this node.
     Waiter(oneshot::Sender<Result<(), Refusal>>),
     /// Nobody: another row of the same page is waited for.
@@ -63,7 +68,7 @@ impl ReplyTo {
     fn seen(&self) -> Option<Version> {
         match self {
             ReplyTo::Own(_, seen) | ReplyTo::Peer(_, _, seen) => *seen,
-            ReplyTo::Waiter(_) | ReplyTo::Nobody => None,
+            ReplyTo::Minted(..) | ReplyTo::Writer(_) | ReplyTo::Waiter(_) | ReplyTo::Nobody => None,
         }
     }
 }
@@ -81,11 +86,34 @@ pub(crate) struct Submission {
     pub(crate) reply_to: ReplyTo,
 }
 
+/// A write that is to be minted, on its way into the log.
+#[derive(Debug)]
+pub(crate) struct MintSubmission {
+    /// Where its key lies.
+    pub(crate) place: (KeyspaceId, PartitionId),
+    /// Its key.
+    pub(crate) key: Key,
+    /// What is written.
+    pub(crate) mint: Mint,
+    /// When nobody waits for it any more.
+    pub(crate) expires: Moment,
+    /// Who wants to know.
+    pub(crate) reply_to: ReplyTo,
+}
+
+/// What is durable and visible.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Committed {
+    /// The version that the row met and its writer, if it told what it had seen, had not.
+    pub(crate) met: Option<Version>,
+    /// Of a row of siblings: what is held now.
+    pub(crate) record: Option<Record>,
+}
+
 /// Takes the outcome of what was submitted.
 pub(crate) trait Completions: Send + Sync {
-    /// What `reply_to` waits for is durable and visible, or was refused; with the version that the
-    /// row met and its writer, if it told what it had seen, had not.
-    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<Option<Version>, Refusal>);
+    /// What `reply_to` waits for is durable and visible, or was refused.
+    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<Committed, Refusal>);
 }
 
 /// Records of Raft groups on their way into the log.
@@ -99,6 +127,7 @@ struct GroupSubmission {
 #[derive(Debug)]
 enum Queued {
     Row(Submission),
+    Mint(MintSubmission),
     Groups(GroupSubmission),
 }
 
@@ -111,42 +140,6 @@ struct Queue {
     bytes: usize,
 }
 
-/// What one commit makes durable, and who waits for it.
-#[derive(Default)]
-struct Batch {
-    records: Vec<LogRecord>,
-    /// The partitions of the records that are single rows, in order.
-    partitions: Vec<PartitionId>,
-    replies: Vec<ReplyTo>,
-    /// Rows that may meet what their writers had not seen.
-    meeting: Vec<Meeting>,
-}
-
-/// How many writes arrive per second, roughly.
-#[derive(Clone, Copy, Default)]
-struct Rate {
-    window_began: Moment,
-    arrived: u64,
-    per_second: u64,
-}
-
-impl Rate {
-    fn count(&mut self, writes: usize, now: Moment) {
-        self.arrived += writes as u64;
-        let window = now.since(self.window_began);
-        if window >= RATE_WINDOW {
-            let window_us = u64::try_from(window.as_micros()).unwrap_or(u64::MAX).max(1);
-            self.per_second = self.arrived.saturating_mul(1_000_000) / window_us;
-            *self = Rate { window_began: now, arrived: 0, per_second: self.per_second };
-        }
-    }
-
-    fn expected_within(self, interval: Duration) -> u64 {
-        let interval_us = u64::try_from(interval.as_micros()).unwrap_or(u64::MAX);
-        self.per_second.saturating_mul(interval_us) / 1_000_000
-    }
-}
-
 /// The queue before the log, and the log.
 pub(crate) struct Committer {
     env: Arc<dyn Env>,
@@ -154,6 +147,7 @@ pub(crate) struct Committer {
     wal: Arc<Mutex<Wal>>,
     group_logs: Arc<Mutex<GroupLogs>>,
     store: Arc<Store>,
+    pen: Arc<Pen>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     queue: Mutex<Queue>,
@@ -169,7 +163,7 @@ impl Committer {
         env: Arc<dyn Env>,
         options: StorageOptions,
         (wal, group_logs): (Arc<Mutex<Wal>>, Arc<Mutex<GroupLogs>>),
-        store: Arc<Store>,
+        (store, pen): (Arc<Store>, Pen),
         health: Arc<Health>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -179,6 +173,7 @@ impl Committer {
             wal,
             group_logs,
             store,
+            pen: Arc::new(pen),
             health,
             metrics,
             queue: Mutex::new(Queue::default()),
@@ -204,16 +199,30 @@ impl Committer {
         &self,
         submissions: impl Iterator<Item = Submission>,
     ) -> Result<(), Refusal> {
+        self.queue_rows(submissions.map(|it| (it.row.cost_bytes(), Queued::Row(it))))
+    }
+
+    /// Queues a write that is to be minted; its outcome goes to `reply_to`.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when it was not queued; `reply_to` then hears nothing.
+    pub(crate) fn submit_mint(&self, submission: MintSubmission) -> Result<(), Refusal> {
+        let value_bytes = submission.mint.value.as_ref().map_or(0, bytes::Bytes::len);
+        let bytes = submission.key.0.len() + value_bytes;
+        self.queue_rows(std::iter::once((bytes, Queued::Mint(submission))))
+    }
+
+    fn queue_rows(&self, rows: impl Iterator<Item = (usize, Queued)>) -> Result<(), Refusal> {
         self.health.check_writable()?;
         let mut queue = self.queue.lock();
         if queue.bytes > self.options.wal_queue_bytes_max || self.is_backlogged() {
             return Err(Refusal::Overloaded);
         }
         let before = queue.records;
-        for submission in submissions {
-            queue.bytes += submission.row.cost_bytes();
+        for (bytes, row) in rows {
+            queue.bytes += bytes;
             queue.records += 1;
-            queue.waiting.push(Queued::Row(submission));
+            queue.waiting.push(row);
         }
         let after = queue.records;
         drop(queue);
@@ -319,42 +328,45 @@ impl Committer {
         std::mem::take(&mut *self.queue.lock()).waiting
     }
 
-    async fn commit(&self, batch: Batch, completions: &dyn Completions) {
-        let Batch { records, partitions, replies, meeting } = batch;
-        let outcome = match records.is_empty() {
-            true => Ok(BTreeMap::new()),
-            false => self.commit_records(records, partitions, meeting).await,
+    async fn commit(&self, mut batch: Batch, completions: &dyn Completions) {
+        let replies = std::mem::take(&mut batch.replies);
+        let mut outcome = match batch.records.is_empty() {
+            true => Ok(Outcomes::default()),
+            false => self.commit_records(batch).await,
         };
         for (at, reply_to) in replies.into_iter().enumerate() {
-            let met = outcome.as_ref().map(|met| met.get(&at).copied());
-            completions.on_committed(reply_to, met.map_err(|refusal| *refusal));
+            let done = outcome.as_mut().map_err(|refusal| *refusal);
+            completions.on_committed(reply_to, done.and_then(|outcomes| outcomes.of(at)));
         }
     }
 
-    async fn commit_records(
-        &self,
-        records: Vec<LogRecord>,
-        partitions: Vec<PartitionId>,
-        meeting: Vec<Meeting>,
-    ) -> Result<BTreeMap<usize, Version>, Refusal> {
+    async fn commit_records(&self, batch: Batch) -> Result<Outcomes, Refusal> {
+        let Batch { records, partitions, meeting, joining, .. } = batch;
         let (wal, group_logs) = (Arc::clone(&self.wal), Arc::clone(&self.group_logs));
-        let store = Arc::clone(&self.store);
+        let (store, pen) = (Arc::clone(&self.store), Arc::clone(&self.pen));
         let job = move || {
-            let mut wal = wal.lock();
-            let outcome = group_log::commit(&mut wal, &group_logs, &records);
-            let wants_segment = wal.wants_segment();
-            drop(wal);
             // All that was committed before is visible, and nothing of this commit yet.
             let met = meeting::versions_met(&store, &records, &meeting);
-            (outcome, records, wants_segment, met)
+            let settled = joining::settle((&store, &pen), (records, partitions), joining);
+            let mut wal = wal.lock();
+            let is_news = !settled.records.is_empty();
+            let outcome =
+                is_news.then(|| group_log::commit(&mut wal, &group_logs, &settled.records));
+            (outcome, settled, wal.wants_segment(), met)
         };
-        let (outcome, records, wants_segment, met) = run_blocking(&*self.env, job).await;
+        let (outcome, settled, wants_segment, met) = run_blocking(&*self.env, job).await;
         if wants_segment {
             self.segment_wanted.notify_one();
         }
-        let last_lsn = self.judge(outcome)?;
-        self.publish(last_lsn, records, partitions);
-        Ok(met)
+        let Settled { records, partitions, outcomes: joined, broken } = settled;
+        if let Some(error) = broken {
+            self.health.fail(format!("the storage engine failed: {error}"));
+        }
+        if let Some(outcome) = outcome {
+            let last_lsn = self.judge(outcome)?;
+            self.publish(last_lsn, records, partitions);
+        }
+        Ok(Outcomes { met, joined })
     }
 
     /// Makes a batch of what waits; refuses the rows that came too late.
@@ -364,19 +376,19 @@ impl Committer {
         batch.records.reserve(waiting.len());
         for queued in waiting {
             match queued {
-                Queued::Row(late) if late.expires < now => {
-                    completions.on_committed(late.reply_to, Err(Refusal::Expired));
+                Queued::Row(Submission { expires, reply_to, .. })
+                | Queued::Mint(MintSubmission { expires, reply_to, .. })
+                    if expires < now =>
+                {
+                    completions.on_committed(reply_to, Err(Refusal::Expired));
                 }
-                Queued::Row(Submission { row, partition, reply_to, .. }) => {
-                    batch.meeting.extend(reply_to.seen().map(|seen| Meeting {
-                        record: batch.records.len(),
-                        reply: batch.replies.len(),
-                        partition,
-                        seen,
-                    }));
-                    batch.records.push(LogRecord::Row(row));
-                    batch.partitions.push(partition);
-                    batch.replies.push(reply_to);
+                Queued::Row(submission) => batch.add_row(submission, None),
+                Queued::Mint(MintSubmission { place, key, mint, expires, reply_to }) => {
+                    let (keyspace, partition) = place;
+                    // What is minted takes the place of this record.
+                    let record = Record::new(Version::NONE, None);
+                    let row = Row { keyspace, key, record };
+                    batch.add_row(Submission { row, partition, expires, reply_to }, Some(mint));
                 }
                 Queued::Groups(GroupSubmission { records, reply_to }) => {
                     batch.records.extend(records);
@@ -443,27 +455,4 @@ fn outcome_of(records: Vec<LogRecord>, partitions: Vec<PartitionId>) -> Vec<(Par
         }
     }
     rows
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lone_writer_is_never_made_to_wait_and_a_crowd_is() {
-        let interval = Duration::from_millis(2);
-        let mut rate = Rate::default();
-        rate.count(20, Moment(20_000));
-        assert!(rate.expected_within(interval) < GATHER_MIN_WRITES);
-        rate.count(200, Moment(40_000));
-        assert!(rate.expected_within(interval) >= GATHER_MIN_WRITES);
-    }
-
-    #[test]
-    fn the_rate_falls_once_writes_cease() {
-        let mut rate = Rate::default();
-        rate.count(1_000, Moment(20_000));
-        rate.count(1, Moment(2_020_000));
-        assert_eq!(rate.expected_within(Duration::from_millis(2)), 0);
-    }
 }

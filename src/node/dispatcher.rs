@@ -3,10 +3,11 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::net::transport::{Inbox, Transport};
-use crate::node::anti_entropy::{Answering, Errands, Reply};
-use crate::node::committer::{Completions, ReplyTo};
+use crate::node::anti_entropy::Answering;
+use crate::node::committer::{self, Committed, Completions, ReplyTo};
 use crate::node::coordinator::Coordinator;
 use crate::node::early::Early;
+use crate::node::errands::{Errands, Reply};
 use crate::node::gate::{Gate, Turned};
 use crate::node::groups::client::GroupClient;
 use crate::node::groups::gateway::Gateway;
@@ -22,10 +23,10 @@ use crate::node::tasks::Stop;
 use crate::node::topology::{Topology, TopologyCell};
 use crate::node::transfers::Transfers;
 use crate::protocol::message::{
-    Class, Forward, ForwardRefusal, ForwardReply, Message, Read, ReadReply, Refusal, RequestId,
-    Write, WriteReply,
+    Class, Forward, ForwardRefusal, ForwardReply, Message, Mint, MintReply, Read, ReadReply,
+    Refusal, RequestId, Write, WriteReply,
 };
-use crate::types::{NodeId, PartitionId, Version};
+use crate::types::{NodeId, PartitionId, Record, Version};
 
 /// Those whom a message may concern.
 pub(crate) struct Recipients {
@@ -106,14 +107,22 @@ impl Inbox for Dispatcher {
 }
 
 impl Completions for Dispatcher {
-    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<Option<Version>, Refusal>) {
+    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<Committed, Refusal>) {
         let Some(recipients) = self.recipients.get() else { return };
         match reply_to {
             ReplyTo::Own(request, _) => {
                 let own = recipients.coordinator.own;
-                recipients.coordinator.on_write_reply(own, request, outcome);
+                let met = outcome.map(|committed| committed.met);
+                recipients.coordinator.on_write_reply(own, request, met);
             }
-            ReplyTo::Peer(peer, request, _) => recipients.acknowledge(peer, request, outcome),
+            ReplyTo::Peer(peer, request, _) => {
+                recipients.acknowledge(peer, request, outcome.map(|committed| committed.met));
+            }
+            ReplyTo::Minted(peer, request) => {
+                recipients.tell_minted(peer, request, minted(outcome))
+            }
+            // Who stopped waiting learns it by a read.
+            ReplyTo::Writer(writer) => drop(writer.send(minted(outcome))),
             // Who stopped waiting does not need to hear.
             ReplyTo::Waiter(waiter) => drop(waiter.send(outcome.map(drop))),
             ReplyTo::Nobody => {}
@@ -127,10 +136,15 @@ impl Recipients {
             Message::Write(write) => self.on_write(from, write),
             Message::WriteReply(reply) => {
                 let WriteReply { request, outcome } = reply;
-                match Errands::asked(request) {
+                match self.errands.asked(request) {
                     true => self.errands.on_reply(from, request, Reply::Write(outcome.map(drop))),
                     false => self.coordinator.on_write_reply(from, request, outcome),
                 }
+            }
+            Message::Mint(mint) => self.on_mint(from, mint),
+            Message::MintReply(reply) => {
+                let reply_of_mint = Reply::Mint(reply.outcome);
+                self.coordinator.mints.on_reply(from, reply.request, reply_of_mint);
             }
             Message::Read(read) => self.on_read(from, read),
             Message::ReadReply(reply) => self.on_read_reply(from, reply),
@@ -152,7 +166,7 @@ impl Recipients {
 
     fn on_read_reply(&self, from: NodeId, reply: ReadReply) {
         let ReadReply { request, outcome } = reply;
-        if Errands::asked(request) {
+        if self.errands.asked(request) {
             self.errands.on_reply(from, request, Reply::Read(outcome));
         } else {
             self.coordinator.on_read_reply(from, request, outcome);
@@ -185,6 +199,7 @@ impl Recipients {
         let unheard = Err(Refusal::NotServing);
         match *refused {
             Message::Write(write) => self.acknowledge(from, write.request, unheard),
+            Message::Mint(mint) => self.tell_minted(from, mint.request, Err(Refusal::NotServing)),
             Message::Read(Read { request, .. }) => {
                 let outcome = Err(Refusal::NotServing);
                 self.reply(from, Class::Client, Message::ReadReply(ReadReply { request, outcome }));
@@ -240,6 +255,32 @@ impl Recipients {
         kept.map_err(Turned::Away)
     }
 
+    fn on_mint(&self, from: NodeId, mint: Mint) {
+        let topology = self.topology.load();
+        let partition = topology.ring.partition_of(&mint.key);
+        let outcome = match topology.check_keyspace(mint.keyspace) {
+            Err(Refusal::NotServing) => Err(Turned::Early),
+            Err(refusal) => Err(Turned::Away(refusal)),
+            Ok(()) if mint.time_left.is_zero() => Err(Turned::Away(Refusal::Expired)),
+            Ok(()) => {
+                let Mint { request, keyspace, key, value, context, epoch, time_left } =
+                    mint.clone();
+                let reply_to = ReplyTo::Minted(from, request);
+                let mint = (key, committer::Mint { value, context });
+                self.gate.mint((keyspace, partition), mint, epoch, time_left, reply_to)
+            }
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(Turned::Early) => self.on_early(from, &topology, Message::Mint(mint)),
+            Err(Turned::Away(refusal)) => self.tell_minted(from, mint.request, Err(refusal)),
+        }
+    }
+
+    fn tell_minted(&self, peer: NodeId, request: RequestId, outcome: Result<Record, Refusal>) {
+        self.reply(peer, Class::Client, Message::MintReply(MintReply { request, outcome }));
+    }
+
     fn on_read(&self, from: NodeId, read: Read) {
         let topology = self.topology.load();
         let partition = topology.ring.partition_of(&read.key);
@@ -274,4 +315,10 @@ impl Recipients {
             tracing::debug!(%error, "a reply was not sent");
         }
     }
+}
+
+/// What a write that was minted came to.
+fn minted(outcome: Result<Committed, Refusal>) -> Result<Record, Refusal> {
+    outcome
+        .map(|committed| committed.record.expect("invariant: what is minted is a row of siblings"))
 }

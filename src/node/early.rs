@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::node::env::Env;
-use crate::protocol::message::{Message, Read, Write};
+use crate::protocol::message::{Message, Mint, Read, Write};
 use crate::types::{Moment, NodeId};
 
 /// Requests that may wait; further ones are refused.
@@ -60,15 +60,17 @@ impl Early {
 
 fn time_left(message: &Message) -> Duration {
     match message {
-        Message::Write(Write { time_left, .. }) | Message::Read(Read { time_left, .. }) => {
-            *time_left
-        }
+        Message::Write(Write { time_left, .. })
+        | Message::Mint(Mint { time_left, .. })
+        | Message::Read(Read { time_left, .. }) => *time_left,
         _ => Duration::ZERO,
     }
 }
 
 fn set_time_left(message: &mut Message, left: Duration) {
-    if let Message::Write(Write { time_left, .. }) | Message::Read(Read { time_left, .. }) = message
+    if let Message::Write(Write { time_left, .. })
+    | Message::Mint(Mint { time_left, .. })
+    | Message::Read(Read { time_left, .. }) = message
     {
         *time_left = left;
     }

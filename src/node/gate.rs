@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::node::committer::ReplyTo;
+use crate::node::committer::{Mint, ReplyTo};
 use crate::node::coordinator::Owner;
 use crate::node::reaping::Fence;
 use crate::node::replica::Replica;
@@ -58,6 +58,21 @@ impl Gate {
             }
             let taken = self.replica.write(row, partition, time_left, class, reply_to);
             taken.map_err(Turned::Away)
+        })
+    }
+
+    /// Queues a write that is to be minted into a row of this node, if it owns it by the ring.
+    pub(crate) fn mint(
+        &self,
+        place: (KeyspaceId, PartitionId),
+        mint: (Key, Mint),
+        epoch: Epoch,
+        time_left: Duration,
+        reply_to: ReplyTo,
+    ) -> Result<(), Turned> {
+        self.topology.with(|topology| {
+            judge(topology.admits(self.own, Access::Write, place, epoch))?;
+            self.replica.mint(place, mint, time_left, reply_to).map_err(Turned::Away)
         })
     }
 

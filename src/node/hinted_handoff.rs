@@ -19,7 +19,7 @@ use crate::net::transport::Transport;
 use crate::node::admission::Admission;
 use crate::node::anti_entropy::LostHints;
 use crate::node::clock::Clock;
-use crate::node::committer::{Completions, ReplyTo};
+use crate::node::committer::{Committed, Completions, ReplyTo};
 use crate::node::coordinator::pending::first_number;
 use crate::node::coordinator::{NUMBERS, Owner};
 use crate::node::env::{Env, run_blocking};
@@ -265,9 +265,9 @@ impl HintedHandoff {
             tracing::error!(%error, "hints could not be written; they are kept in memory");
         }
         // What stays in memory may yet be written, and delivered.
-        let outcome = flushed.map(|()| None).map_err(|_| Refusal::InDoubt);
+        let outcome = flushed.map(|()| Committed::default()).map_err(|_| Refusal::InDoubt);
         for waiter in waiting {
-            completions.on_committed(waiter, outcome);
+            completions.on_committed(waiter, outcome.clone());
         }
     }
 

@@ -125,6 +125,7 @@ mod tests {
     use crate::protocol::system::keyspace::Mode;
     use crate::protocol::system::limits::LimitsAsked;
     use crate::protocol::system::{SystemCommand, samples};
+    use crate::types::Merge;
 
     const ONE: Cost = Cost { operations: 1, bytes: 1 };
     const NOW: Moment = Moment(5_000_000);
@@ -136,6 +137,7 @@ mod tests {
             SystemCommand::CreateKeyspace {
                 name: (*name).to_owned(),
                 mode: Mode::Quorum,
+                merge: Merge::Lww,
                 replication: None,
                 limits: LimitsAsked { operations_per_second, bytes_per_second },
             }

@@ -14,7 +14,8 @@ use crate::protocol::listing::cursor::Cursor;
 use crate::protocol::listing::walk::{Counted, Walk, Wanted};
 use crate::protocol::listing::{LIST_PAGE_BYTES_MAX, LIST_ROWS, LIST_ROWS_MAX, Position};
 use crate::protocol::message::ListRange;
-use crate::types::{Expiry, Key, KeyspaceId, Moment, Record, Version};
+use crate::protocol::version::dvv::Siblings;
+use crate::types::{Expiry, Key, KeyspaceId, Merge, Moment, Record, Version};
 
 /// What is to be listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct ListedRow {
     pub version: Version,
     /// When the value ends by itself.
     pub expires_at: Option<Expiry>,
+    /// How many values the key has, where there are several; the one above was written last.
+    pub siblings: Option<u32>,
 }
 
 impl Counted for ListedRow {
@@ -160,7 +163,10 @@ impl Node {
     async fn partition_page(&self, asked: &Asked<'_>, wanted: Wanted) -> Page {
         let Wanted { position: Position { partition, after }, rows_max, bytes_max } = wanted;
         let (prefix, keys_only) = (asked.request.prefix.clone(), asked.request.keys_only);
-        let range = ListRange { prefix, after, rows_max, bytes_max, keys_only };
+        let merge = asked.target.keyspace().merge();
+        // Whether siblings are left is known only to who has joined them.
+        let range_keys_only = keys_only && merge == Merge::Lww;
+        let range = ListRange { prefix, after, rows_max, bytes_max, keys_only: range_keys_only };
         let (rows, reached) = match asked.target {
             Target::Quorum(keyspace) => {
                 let place = (*keyspace, partition);
@@ -178,7 +184,7 @@ impl Node {
             }
         };
         let wall_ms = self.local.clock.wall_ms();
-        let row = |(key, record)| listed(key, record, keys_only, wall_ms);
+        let row = |(key, record)| listed(key, record, (merge, keys_only), wall_ms);
         Ok((rows.into_iter().filter_map(row).collect(), reached))
     }
 
@@ -195,13 +201,27 @@ impl Node {
 }
 
 /// The row as a client sees it, unless the key has no value.
-fn listed(key: Key, record: Record, keys_only: bool, wall_ms: u64) -> Option<ListedRow> {
+fn listed(
+    key: Key,
+    record: Record,
+    (merge, keys_only): (Merge, bool),
+    wall_ms: u64,
+) -> Option<ListedRow> {
     if record.is_expired(wall_ms) {
         return None;
     }
+    let siblings = match merge {
+        Merge::Lww => None,
+        Merge::Siblings => Siblings::of_record(&record).ok(),
+    };
     let Record { version, value, expires_at } = record;
-    let value = value?;
-    Some(ListedRow { key, value: (!keys_only).then_some(value), version, expires_at })
+    let value = match &siblings {
+        None => value?,
+        Some(row) => row.values().last()?.value,
+    };
+    let value = (!keys_only).then_some(value);
+    let siblings = siblings.map(|row| row.len() as u32).filter(|siblings| *siblings > 1);
+    Some(ListedRow { key, value, version, expires_at, siblings })
 }
 
 fn check_limit(limit: Option<u32>) -> Result<u32, RequestError> {
@@ -244,7 +264,9 @@ mod tests {
     fn what_has_no_value_is_not_listed() {
         let version = Version { timestamp: Timestamp(1), incarnation: Incarnation(1) };
         let value = Record::new(version, Some(Bytes::from_static(b"v")));
-        let show = |record: Record, keys_only| listed(Key::from("k"), record, keys_only, 100);
+        let show = |record: Record, keys_only| {
+            listed(Key::from("k"), record, (Merge::Lww, keys_only), 100)
+        };
         let shown = |record, keys_only| show(record, keys_only).map(|row| row.value.is_some());
         assert_eq!(shown(value.clone(), false), Some(true));
         assert_eq!(shown(value.clone(), true), Some(false));

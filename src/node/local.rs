@@ -8,7 +8,7 @@ use crate::config::{ClusterSettings, Config, StorageOptions};
 use crate::node::admission::Admission;
 use crate::node::anti_entropy::LostHints;
 use crate::node::clock::Clock;
-use crate::node::committer::Committer;
+use crate::node::committer::{Committer, Pen};
 use crate::node::env::Env;
 use crate::node::feeder::Feeder;
 use crate::node::groups::open;
@@ -124,7 +124,7 @@ impl Opened {
             Arc::clone(&self.env),
             options,
             (Arc::clone(&self.wal), Arc::clone(&self.group_logs)),
-            Arc::clone(&self.store),
+            (Arc::clone(&self.store), self.pen(options)),
             Arc::clone(&self.health),
             Arc::clone(&self.metrics),
         ));
@@ -163,6 +163,11 @@ impl Opened {
             lost_hints: Arc::default(),
             metrics: self.metrics,
         }
+    }
+
+    fn pen(&self, options: StorageOptions) -> Pen {
+        let segment_bytes = usize::try_from(options.wal_segment_bytes).unwrap_or(usize::MAX);
+        Pen::new(Arc::clone(&self.env), Arc::clone(&self.clock), segment_bytes)
     }
 
     fn feeder(&self, options: StorageOptions, committer: &Arc<Committer>) -> Feeder {

@@ -10,6 +10,7 @@ mod dismissal;
 mod dispatcher;
 mod early;
 pub mod env;
+mod errands;
 mod feeder;
 mod gate;
 pub mod groups;

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::node::admission::Admission;
 use crate::node::clock::Clock;
-use crate::node::committer::{Committer, ReplyTo, Submission};
+use crate::node::committer::{Committer, Mint, MintSubmission, ReplyTo, Submission};
 use crate::node::env::Env;
 use crate::node::health::Health;
 use crate::protocol::merkle::{BRANCHES, Buckets};
@@ -53,6 +53,28 @@ impl Replica {
         self.admit_stamp(&row)?;
         let expires = self.env.now() + time_left;
         self.committer.submit(Submission { row, partition, expires, reply_to }).inspect_err(|_| {
+            self.metrics.writes_refused.inc();
+        })
+    }
+
+    /// Queues a write that is to be minted here; `reply_to` hears what the row is then, durably.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when it was not even queued; `reply_to` then hears nothing.
+    pub(crate) fn mint(
+        &self,
+        place: (KeyspaceId, PartitionId),
+        (key, mint): (Key, Mint),
+        time_left: Duration,
+        reply_to: ReplyTo,
+    ) -> Result<(), Refusal> {
+        self.check_keyspace(place.0)?;
+        if !self.admission.admits(Class::Client) {
+            return Err(Refusal::Overloaded);
+        }
+        let expires = self.env.now() + time_left;
+        let submission = MintSubmission { place, key, mint, expires, reply_to };
+        self.committer.submit_mint(submission).inspect_err(|_| {
             self.metrics.writes_refused.inc();
         })
     }

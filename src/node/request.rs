@@ -13,6 +13,7 @@ use crate::protocol::group::sessions::SessionError;
 use crate::protocol::message::Refusal;
 pub use crate::protocol::quorum::Outcome;
 use crate::protocol::quorum::level::Level;
+use crate::protocol::version::dvv::{Context, SIBLINGS_BYTES_MAX, SIBLINGS_MAX};
 use crate::types::{Expiry, GroupId, Key, NodeId, Version};
 
 /// How one request wants to be served; everything absent follows the keyspace's defaults.
@@ -31,6 +32,11 @@ pub struct RequestOptions {
     /// A version of this key that the client has seen: a write is stamped above it, and a read of a
     /// quorum keyspace answers with that version or a newer one, or fails.
     pub context: Option<Version>,
+    /// The same in a keyspace that keeps siblings, where it is the context of an earlier answer: a
+    /// write replaces the values that its writer had seen.
+    pub seen: Option<Arc<str>>,
+    /// Whether a key with several siblings is refused, where only one value is wanted.
+    pub one: bool,
     /// How long a value that is put into a quorum keyspace lives; it stays when absent.
     pub ttl: Option<Duration>,
     /// How fresh a read of a strong keyspace must be; linearizable when absent.
@@ -39,6 +45,29 @@ pub struct RequestOptions {
     pub expect: Option<Expect>,
     /// Which use of which session a write of a strong keyspace is.
     pub session: Option<SessionStamp>,
+}
+
+impl RequestOptions {
+    /// Refuses the context of a keyspace that keeps siblings, where versions are contexts.
+    pub(crate) fn check_context_is_version(&self) -> Result<(), RequestError> {
+        match self.seen {
+            None => Ok(()),
+            Some(_) => Err(RequestError::not_that_context(
+                "was made for a keyspace that keeps siblings; this one does not: give a version",
+            )),
+        }
+    }
+
+    /// What the client has seen of a key, where the keyspace keeps siblings.
+    pub(crate) fn seen_of(&self, key: &Key) -> Result<Option<Context>, RequestError> {
+        if self.context.is_some() {
+            return Err(RequestError::not_that_context(
+                "is a version; this keyspace keeps siblings: give the context of an answer",
+            ));
+        }
+        let seen = self.seen.as_ref().map(|text| Context::from_text(text, key)).transpose();
+        seen.map_err(|error| RequestError::not_that_context(&error.to_string()))
+    }
 }
 
 /// Writes of one strong keyspace that happen together or not at all.
@@ -83,6 +112,13 @@ pub struct Receipt {
     /// below `version` were replaced by the write; one above it replaced the write.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<Version>,
+    /// Of a keyspace that keeps siblings: how many the key has, as far as was heard.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub siblings: Option<u32>,
+    /// Of a keyspace that keeps siblings: what a writer has seen who has seen this. A write has one
+    /// only if its value has no siblings; else the next writer must read them first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
     /// Of a strong keyspace: what held, `linearizable`, `lease` or `stale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistency: Option<&'static str>,
@@ -94,8 +130,12 @@ pub struct Receipt {
 /// A read's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadAnswer {
-    /// The value; `None` when the key has none, was deleted or has expired.
+    /// The value; `None` when the key has none, was deleted or has expired. Of several siblings the
+    /// one that was written last.
     pub value: Option<Bytes>,
+    /// All values of the key, by the time of their writing, where there are several: in a keyspace
+    /// that keeps siblings.
+    pub siblings: Vec<Bytes>,
     /// Which guarantee held.
     pub receipt: Receipt,
 }
@@ -236,6 +276,19 @@ pub enum RequestError {
         /// How long was waited, in milliseconds.
         waited_ms: u64,
     },
+    /// The key would have more siblings than a row may hold; nothing was written.
+    #[error(
+        "the key has too many siblings: siblings_max is {SIBLINGS_MAX}, siblings_bytes_max is \
+         {SIBLINGS_BYTES_MAX} or an eighth of a log segment, if that is less; read it, merge its \
+         values, and write the result with the context of that read"
+    )]
+    TooManySiblings,
+    /// The key has several siblings, and the request takes one value.
+    #[error("the key has {siblings} siblings, and one value was asked for; ask for all of them")]
+    SeveralSiblings {
+        /// How many.
+        siblings: usize,
+    },
     /// No replica that answered a read holds the version that its context names, or a newer one.
     #[error(
         "no replica has what the context names: version {wanted}; of {answered} that answered, the \
@@ -291,6 +344,11 @@ const OVERLOAD_PASSES_AFTER: Duration = Duration::from_millis(50);
 const FULL_DISK_PASSES_AFTER: Duration = Duration::from_secs(5);
 
 impl RequestError {
+    /// Refuses a context of another kind than the keyspace has.
+    pub(crate) fn not_that_context(problem: &str) -> RequestError {
+        RequestError::Invalid { field: "context", problem: problem.to_owned() }
+    }
+
     /// Refuses a life for what cannot end by itself.
     pub(crate) fn no_ttl(what: &str) -> RequestError {
         let problem = format!("belongs to a put; {what} does not expire");
@@ -306,6 +364,7 @@ impl RequestError {
             RequestError::OutcomeUnknown { .. } => Outcome::Unknown,
             RequestError::ConditionFailed { .. }
             | RequestError::ContextNotReached { .. }
+            | RequestError::SeveralSiblings { .. }
             | RequestError::Session(_) => Outcome::Failed,
             _ => Outcome::NotAttempted,
         }
@@ -342,6 +401,8 @@ impl RequestError {
             RequestError::Rejected { .. } => "rejected",
             RequestError::NoLeader { .. } => "no_leader",
             RequestError::ContextNotReached { .. } => "context_not_reached",
+            RequestError::TooManySiblings => "too_many_siblings",
+            RequestError::SeveralSiblings { .. } => "several_siblings",
             RequestError::QuorumFailed { refusals, .. } => match shared(refusals) {
                 Some(Refusal::DiskFull) => "disk_full",
                 Some(Refusal::Overloaded) => "overloaded",

@@ -219,7 +219,8 @@ impl Strong<'_> {
         let stored = stored.map_err(|_| foreign(group))?;
         let revision = stored.as_ref().map(|stored| stored.modified);
         let value: Option<Bytes> = stored.and_then(|stored| stored.value);
-        Ok(ReadAnswer { value, receipt: self.receipt(group, revision, consistency) })
+        let receipt = self.receipt(group, revision, consistency);
+        Ok(ReadAnswer { value, siblings: Vec::new(), receipt })
     }
 
     async fn ask(
@@ -274,6 +275,7 @@ impl Strong<'_> {
 
     fn check_write(&self, options: &RequestOptions) -> Result<(), RequestError> {
         self.check_quorum_options(options)?;
+        options.check_context_is_version()?;
         match options.consistency {
             Some(_) => Err(self.not_available("a read consistency on a write")),
             None => Ok(()),
@@ -282,6 +284,7 @@ impl Strong<'_> {
 
     fn check_read(&self, options: &RequestOptions) -> Result<(), RequestError> {
         self.check_quorum_options(options)?;
+        options.check_context_is_version()?;
         if let (Some(Consistency::Stale { .. }), Some(_)) = (options.consistency, options.context) {
             let problem = "cannot be joined with a stale read, which promises its bound alone; \
                            leave one of the two out";

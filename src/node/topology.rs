@@ -66,7 +66,7 @@ impl Keyspaces {
     }
 
     fn is_dropped(&self, keyspace: KeyspaceId) -> bool {
-        keyspace < self.next
+        keyspace.number() < self.next.number()
             && keyspace != KeyspaceId::DEFAULT
             && !self.quorum.contains_key(&keyspace)
             && !self.strong.contains(&keyspace)

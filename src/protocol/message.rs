@@ -1,11 +1,16 @@
 //! What nodes say to each other, apart from how it is carried.
 //!
 //! Requests name themselves with a [`RequestId`] that only its sender interprets; the reply
-//! carries it back. Every message may be lost, repeated or reordered. All are idempotent but a
-//! forwarded proposal: what it appends twice, the sessions of the state machine apply once.
+//! carries it back. Every message may be lost or reordered, and all but two may be repeated. A
+//! forwarded proposal is none of the latter: what it appends twice, the sessions of the state
+//! machine apply once. Nor is a value to be minted, which would become its own sibling; streams
+//! repeat nothing, and nobody sends it again.
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::protocol::version::dvv::Context;
 use crate::types::NodeId;
 use crate::types::{Epoch, Key, KeyspaceId, PartitionId, Record, Row, Version};
 
@@ -62,6 +67,10 @@ pub enum Message {
     Write(Write),
     /// The record is durable here, or was refused.
     WriteReply(WriteReply),
+    /// Write a value into the siblings of a key; answered by `MintReply`.
+    Mint(Mint),
+    /// What the key's row is now, durably, or why the value was not taken.
+    MintReply(MintReply),
     /// Report the record of a key; answered by `ReadReply`.
     Read(Read),
     /// What this replica holds for the key.
@@ -119,6 +128,35 @@ pub struct WriteReply {
     /// `Ok` once the row survives a power loss of the replica; with the version that the row met
     /// there and its writer had not seen ([`crate::protocol::version::unseen`]).
     pub outcome: Result<Option<Version>, Refusal>,
+}
+
+/// An owner's order to write a value into the siblings of a key. Whoever sends it sees to it that
+/// the other owners hear of the row that comes of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mint {
+    /// Echoed in the reply.
+    pub request: RequestId,
+    /// The keyspace of the key.
+    pub keyspace: KeyspaceId,
+    /// The key.
+    pub key: Key,
+    /// The value; `None` is a delete.
+    pub value: Option<Bytes>,
+    /// What the writer had seen, if it told.
+    pub context: Option<Context>,
+    /// The version of the ring by which the receiver was chosen.
+    pub epoch: Epoch,
+    /// How long the sender still waits; the receiver may drop it afterwards. Counted from receipt.
+    pub time_left: Duration,
+}
+
+/// The outcome of a [`Mint`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct MintReply {
+    /// The mint's request id.
+    pub request: RequestId,
+    /// The row as it is now, durable at the receiver.
+    pub outcome: Result<Record, Refusal>,
 }
 
 /// How much of a record a read wants.
@@ -276,11 +314,14 @@ pub enum Refusal {
     /// It follows a newer ring, by which the request would do harm or is not its business.
     #[error("it follows a newer ring than the request was made by")]
     StaleRing,
+    /// The key would have more siblings than are allowed, or siblings of more bytes.
+    #[error("the key has too many siblings")]
+    TooManySiblings,
 }
 
 impl Refusal {
     /// Every refusal that there is.
-    pub const ALL: [Refusal; 12] = [
+    pub const ALL: [Refusal; 13] = [
         Refusal::Overloaded,
         Refusal::DiskFull,
         Refusal::LogFailed,
@@ -293,6 +334,7 @@ impl Refusal {
         Refusal::NotServing,
         Refusal::KeyspaceDropped,
         Refusal::StaleRing,
+        Refusal::TooManySiblings,
     ];
 
     /// True when the row may be there all the same, now or after a restart.

@@ -49,6 +49,14 @@ pub enum Planted {
     ContextIgnored,
     /// A listing goes on behind the key that the first of its replicas has come to, not the last.
     ListedBeyondComplete,
+    /// A replica takes a row of siblings over without joining it with its own.
+    RowsReplacedUnjoined,
+    /// A write of siblings covers nothing, whatever its writer has seen.
+    MintIgnoresContext,
+    /// A node that has another mint a write forgets what its writer has seen.
+    ContextLostOnTheWay,
+    /// A node whose rows are gone goes on to write under the life that wrote them.
+    LifeGoesOn,
     /// Members become voters of the system group before they have been heard of as learners.
     VotersUnheard,
 }

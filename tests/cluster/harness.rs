@@ -400,6 +400,8 @@ fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(HTTP_TIMEOUT))
+        // 300 is an answer like any other.
+        .max_redirects(0)
         .max_idle_connections(0)
         .build();
     config.into()

@@ -19,4 +19,5 @@ mod listing;
 mod membership;
 mod overload;
 mod repair;
+mod siblings;
 mod strong;

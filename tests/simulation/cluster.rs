@@ -2,7 +2,7 @@
 //!
 //! The only file that knows what a node is made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -147,6 +147,15 @@ enum Leaving {
     Told,
     /// It has left, and its machine is switched off.
     Gone,
+    /// Its machine was switched off without a word.
+    Burnt,
+}
+
+impl Host {
+    /// Whether the machine is switched off for good.
+    fn is_off(&self) -> bool {
+        matches!(*self.leaving.lock(), Leaving::Gone | Leaving::Burnt)
+    }
 }
 
 struct Life {
@@ -247,7 +256,7 @@ impl Cluster {
 
     /// Starts a machine's node on what its disk holds; does nothing while it runs.
     pub(crate) fn start(&self, machine: usize) {
-        if self.session(machine).is_some() || *self.hosts[machine].leaving.lock() == Leaving::Gone {
+        if self.session(machine).is_some() || self.hosts[machine].is_off() {
             return;
         }
         let assembled = Node::assemble(config(&self.shape, machine), self.parts(machine));
@@ -365,7 +374,7 @@ impl Cluster {
     /// and agrees with it on the members.
     pub(crate) fn is_settled(&self) -> bool {
         self.see_off();
-        let stays = |host: &&Host| *host.leaving.lock() != Leaving::Gone;
+        let stays = |host: &&Host| !host.is_off();
         let entered = self.hosts.iter().filter(|host| *host.entered.lock()).filter(stays);
         let (nodes, machines) = (self.nodes(), entered.count());
         nodes.len() == machines
@@ -377,6 +386,18 @@ impl Cluster {
                 let settled = status.ring.unsettled == 0;
                 status.serving.ready && settled && status.members.len() == machines && whole
             })
+    }
+
+    /// Switches a machine off for good: what only its disk had is lost.
+    pub(crate) fn burn(&self, machine: usize) {
+        *self.hosts[machine].leaving.lock() = Leaving::Burnt;
+        self.crash(machine, Survival::Everything);
+    }
+
+    /// The nodes of machines that burnt down.
+    pub(crate) fn burnt(&self) -> BTreeSet<NodeId> {
+        let burnt = self.hosts.iter().filter(|host| *host.leaving.lock() == Leaving::Burnt);
+        burnt.filter_map(|host| *host.node_id.lock()).collect()
     }
 
     /// Notes that the cluster has decided to let a machine's node go.

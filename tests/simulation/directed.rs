@@ -14,7 +14,7 @@ use coterie::protocol::quorum::level::Level;
 use coterie::protocol::system::SystemCommand;
 use coterie::protocol::system::keyspace::Mode;
 use coterie::protocol::system::limits::LimitsAsked;
-use coterie::types::{GroupId, Key};
+use coterie::types::{GroupId, Key, Merge};
 
 use crate::cluster::{Cluster, Mending, Session, Shape};
 use crate::dice::Dice;
@@ -252,6 +252,7 @@ fn quorum_keyspaces_go_on_while_the_system_group_has_no_majority() {
         let command = SystemCommand::CreateKeyspace {
             name,
             mode,
+            merge: Merge::Lww,
             replication: None,
             limits: LimitsAsked::default(),
         };

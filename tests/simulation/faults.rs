@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     Join { machine: usize },
     /// A machine's node is told to leave, by another one.
     Leave { machine: usize },
+    /// A machine burns down with its disk, and its node is removed from the cluster.
+    Burn { machine: usize },
     /// A machine's node hears nothing of Raft groups, and so no news of the ring.
     Deaf { machine: usize },
 }
@@ -157,7 +159,9 @@ impl Fault {
             | Fault::FailedSync { machine }
             | Fault::FullDisk { machine } => BTreeSet::from([Claim::Machine(*machine)]),
             Fault::Skew { machine, .. } => BTreeSet::from([Claim::Clock(*machine)]),
-            Fault::Join { machine } => BTreeSet::from([Claim::Machine(*machine)]),
+            Fault::Join { machine } | Fault::Burn { machine } => {
+                BTreeSet::from([Claim::Machine(*machine)])
+            }
             Fault::Leave { .. } => BTreeSet::new(),
             Fault::Deaf { machine } => BTreeSet::from([Claim::Ears(*machine)]),
             Fault::HandOver { .. } | Fault::Place { .. } => BTreeSet::new(),
@@ -193,8 +197,19 @@ impl Fault {
             Fault::Join { machine } => cluster.start(*machine),
             Fault::Deaf { machine } => cluster.network.set_deaf(*machine, true),
             Fault::Leave { machine } => {
-                // Ends with the run's runtime at the latest.
-                tokio::spawn(leave(cluster.clone(), *machine));
+                let (cluster, machine) = (cluster.clone(), *machine);
+                // Ends with the run's runtime at the latest, as does the next.
+                tokio::spawn(async move {
+                    let change = |leave| RingChange { leave, ..RingChange::default() };
+                    if decide(cluster.clone(), machine, change).await {
+                        cluster.expect_to_leave(machine);
+                    }
+                });
+            }
+            Fault::Burn { machine } => {
+                cluster.burn(*machine);
+                let change = |remove| RingChange { remove, ..RingChange::default() };
+                tokio::spawn(decide(cluster.clone(), *machine, change));
             }
         }
     }
@@ -226,34 +241,39 @@ impl Fault {
             Fault::HandOver { .. }
             | Fault::Place { .. }
             | Fault::Join { .. }
-            | Fault::Leave { .. } => {}
+            | Fault::Leave { .. }
+            | Fault::Burn { .. } => {}
         }
     }
 }
 
-/// Asks one node after another to have a machine's node leave, until it is decided: whoever had it
-/// decided may not have lived to tell.
-async fn leave(cluster: Arc<Cluster>, machine: usize) {
+/// Asks one node after another for a change of the ring that a machine's node is to go by, until
+/// it is decided: whoever had it decided may not have lived to tell.
+async fn decide(
+    cluster: Arc<Cluster>,
+    machine: usize,
+    change: impl Fn(Vec<String>) -> RingChange + Send,
+) -> bool {
     const TRIES_MAX: usize = 300;
     for attempt in 0..TRIES_MAX {
         let asked = attempt % cluster.shape.machines;
-        let names = RingChange { leave: vec![format!("n{machine}")], ..RingChange::default() };
         if asked != machine
             && let Some(mut session) = cluster.session(asked)
         {
-            let node = session.node.clone();
+            let (node, wanted) = (session.node.clone(), change(vec![format!("n{machine}")]));
             let told = tokio::select! {
                 biased;
                 () = session.ended() => continue,
-                told = node.change_ring(&names) => told,
+                told = node.change_ring(&wanted) => told,
             };
-            cluster.note(format_args!("{asked} has n{machine} leave: {told:?}"));
+            cluster.note(format_args!("{asked} has n{machine} go: {told:?}"));
             if told.is_ok() || cluster.has_let_go(machine) {
-                return cluster.expect_to_leave(machine);
+                return true;
             }
         }
         cluster.agenda.sleep(Duration::from_millis(500)).await;
     }
+    false
 }
 
 /// What two faults cannot have at once.

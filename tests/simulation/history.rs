@@ -1,6 +1,6 @@
 //! What clients asked, when, and what they were told: the evidence that invariants are judged by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use coterie::node::request::{Outcome, ReadAnswer, Receipt, RequestError, RequestOptions};
@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::invariants::Violation;
 use crate::listing::Listed;
 use crate::machine::Wall;
+use crate::siblings::Shopped;
 use crate::strong::StrongEvidence;
 
 /// What a client asked for.
@@ -202,10 +203,14 @@ pub(crate) struct Evidence {
     pub(crate) operations: Vec<Operation>,
     /// Listings that came to their end.
     pub(crate) listings: Vec<Listed>,
+    /// What is left of the keyspace that keeps siblings.
+    pub(crate) shopped: Shopped,
     /// Nodes of the cluster.
     pub(crate) machines: u32,
     /// Their ids, by machine.
     pub(crate) node_ids: BTreeMap<usize, NodeId>,
+    /// Nodes that are lost with their disks.
+    pub(crate) burnt: BTreeSet<NodeId>,
     /// N of the default keyspace.
     pub(crate) replication_factor: u32,
     /// Whether deletes were reaped.
@@ -234,6 +239,12 @@ pub(crate) struct Evidence {
 }
 
 impl Evidence {
+    /// Whether an acknowledged write is durable on some disk that is left: one that fewer
+    /// acknowledged than burnt promised no more than that.
+    pub(crate) fn outlasts(&self, receipt: &Receipt) -> bool {
+        receipt.acknowledged.iter().any(|node| !self.burnt.contains(node))
+    }
+
     /// Whether a read that found nothing of a key may have done so because what it had to find, or
     /// something newer, was a delete or a value that ended, and has been reaped.
     pub(crate) fn may_be_reaped(&self, key: &Key, found: Option<Version>, due: Version) -> bool {
@@ -307,7 +318,11 @@ pub(crate) mod story {
     ) -> Operation {
         let value = found.map(|(value, _)| Bytes::from_static(value.as_bytes()));
         let receipt = receipt(found.map(|(_, stamp)| stamp), required);
-        operation(Action::Get, span, Answer::Read(ReadAnswer { value, receipt }))
+        operation(
+            Action::Get,
+            span,
+            Answer::Read(ReadAnswer { value, siblings: Vec::new(), receipt }),
+        )
     }
 
     pub(crate) fn evidence(operations: Vec<Operation>) -> Evidence {

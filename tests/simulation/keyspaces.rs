@@ -8,7 +8,7 @@ use coterie::config::Replication;
 use coterie::protocol::system::SystemCommand;
 use coterie::protocol::system::keyspace::Mode;
 use coterie::protocol::system::limits::LimitsAsked;
-use coterie::types::Key;
+use coterie::types::{Key, Merge};
 
 use crate::cluster::Cluster;
 use crate::dice::Dice;
@@ -50,6 +50,7 @@ pub(crate) async fn create(cluster: &Cluster, replication: Replication) {
     let command = SystemCommand::CreateKeyspace {
         name: name(replication),
         mode: Mode::Quorum,
+        merge: Merge::Lww,
         replication: Some(replication.into()),
         limits: LimitsAsked::default(),
     };

@@ -31,6 +31,7 @@ mod planted;
 mod reaping;
 mod run;
 mod scenario;
+mod siblings;
 mod steps;
 mod strong;
 mod trace;
@@ -160,6 +161,13 @@ fn every_bug_planted_under_watches_is_caught() {
 #[test]
 fn every_bug_planted_under_contexts_is_caught() {
     for (bug, expected) in planted::IN_CONTEXTS {
+        catch(bug, expected, |seed| Setup { kind: Kind::Quorum, ring: Some(bug), ..strong(seed) });
+    }
+}
+
+#[test]
+fn every_bug_planted_under_siblings_is_caught() {
+    for (bug, expected) in planted::IN_SIBLINGS {
         catch(bug, expected, |seed| Setup { kind: Kind::Quorum, ring: Some(bug), ..strong(seed) });
     }
 }

@@ -202,6 +202,16 @@ pub(crate) const IN_WATCHES: [(RaftPlanted, &[&str]); 1] =
 pub(crate) const IN_CONTEXTS: [(RingPlanted, &[&str]); 1] =
     [(RingPlanted::ContextIgnored, &[invariants::reads_with_a_context_never_answer_older::NAME])];
 
+/// Bugs of siblings, each with the invariants of which at least one must fail.
+pub(crate) const IN_SIBLINGS: [(RingPlanted, &[&str]); 4] = [
+    (RingPlanted::RowsReplacedUnjoined, SIBLINGS),
+    (RingPlanted::MintIgnoresContext, SIBLINGS),
+    (RingPlanted::ContextLostOnTheWay, SIBLINGS),
+    (RingPlanted::ContextIgnored, SIBLINGS),
+];
+
+const SIBLINGS: &[&str] = &[invariants::siblings_are_the_causal_maximum::NAME];
+
 fn acknowledge(write: &Write) -> Message {
     Message::WriteReply(WriteReply { request: write.request, outcome: Ok(None) })
 }

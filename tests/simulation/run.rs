@@ -19,10 +19,11 @@ use crate::history::{Action, Answer, Evidence, Held, History};
 use crate::invariants::{self, Violation};
 use crate::planted::Planted;
 use crate::scenario::{Scenario, StrongPart};
+use crate::siblings::Shop;
 use crate::strong::{self, Crew, StrongEvidence};
 use crate::trace::{Counts, Trace};
 use crate::workload::{self, Client, Request, Workload};
-use crate::{keyspaces, listing};
+use crate::{keyspaces, listing, siblings};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -165,13 +166,19 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
         let known = wait_until(&cluster, START_MAX, || keyspaces::is_known(&cluster, second)).await;
         assert!(known, "a node without faults never heard of a keyspace");
     }
+    let shops = setup.kind != Kind::Strong && siblings::prepare(repeats, &dice);
+    if shops {
+        siblings::create(&cluster, START_MAX).await;
+    }
     cluster.plant(setup.planted);
     // From here on: all replicas of a run share its thread.
     RaftPlanted::set(setup.raft);
     RingPlanted::set(setup.ring);
     let history = Arc::new(History::default());
     let crew = Crew::new(cluster.steps.watch.clone(), strong, &dice);
-    let work = Work { history: &history, workload, crew: &crew, strong, lists };
+    let shop = Arc::new(Shop::default());
+    let shopping = if shops { Some(&shop) } else { None };
+    let work = Work { history: &history, workload, crew: &crew, strong, lists, shopping };
     let watching = safety_phase(&cluster, work, plan, &dice).await;
     let hints_left = heal(&cluster).await;
     let unread = converge(&cluster, &workload::keys(&workload)).await;
@@ -180,6 +187,9 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     drop(watching);
     let mut judge = Judge { cluster: &cluster, history: &history, dice: dice.fork("judge") };
     let mut evidence = judge.look(&workload::keys(&workload)).await;
+    if shops {
+        evidence.shopped = shop.look(&cluster, dice.fork("shop judge")).await;
+    }
     cluster.end();
     evidence.strong = strong;
     evidence.unread = unread;
@@ -249,6 +259,8 @@ struct Work<'a> {
     strong: Option<StrongPart>,
     /// Whether a client lists the default keyspace.
     lists: bool,
+    /// Where clients of a keyspace that keeps siblings leave what they did.
+    shopping: Option<&'a Arc<Shop>>,
 }
 
 /// Returns whoever goes on watching the groups; it stops when that is dropped.
@@ -267,6 +279,11 @@ async fn safety_phase(
     }
     if work.lists {
         tasks.spawn(listing::run(cluster.clone(), work.history.clone(), dice, work.workload));
+    }
+    if let Some(shop) = work.shopping {
+        for shopper in shop.shoppers(cluster, dice, work.workload) {
+            tasks.spawn(shopper);
+        }
     }
     let mut watching = tokio::task::JoinSet::new();
     if let Some(StrongPart { workload, looks_every }) = work.strong {
@@ -301,6 +318,7 @@ impl Judge<'_> {
         let mut evidence = Evidence {
             machines: u32::try_from(shape.machines).expect("clusters are small"),
             node_ids: self.cluster.node_ids(),
+            burnt: self.cluster.burnt(),
             replication_factor: shape.replication.factor,
             reaps: shape.mending.reaps(),
             ..Evidence::default()

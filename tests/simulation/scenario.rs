@@ -173,6 +173,16 @@ fn of_ring(dice: &Dice) -> Scenario {
             plan.push(deaf);
         }
     }
+    // Three nodes must be left, and of each row one more copy than is lost. The founder's address
+    // is what others join by.
+    let mut burning = dice.fork("burning");
+    if founding > 3 && leaving == 0 && factor == 3 && burning.chance(500) {
+        let machine = 1 + burning.index(founding - 1);
+        let begins = Moment(burning.between(300, phase_ms * 2 / 3) * 1000);
+        let burns = Planned { begins, ends: begins, fault: Fault::Burn { machine } };
+        plan.retain(|planned| !faults::collide(planned, &burns));
+        plan.push(burns);
+    }
     let (partitions, groups) = (dice.pick(&[4, 4, 16]), GroupOptions::default());
     let wal_segment_bytes = 64 * 1024;
     let shape =

@@ -13,6 +13,7 @@ use crate::protocol::system::keyspace::{Keyspace, Mode, ReplicationAsked};
 use crate::protocol::system::limits::LimitsAsked;
 use crate::protocol::system::settings::Replication;
 use crate::protocol::system::{SystemCommand, SystemReply, SystemState};
+use crate::types::Merge;
 
 /// The keyspaces, by name.
 ///
@@ -38,9 +39,10 @@ pub(super) async fn create(
 ) -> Result<v1::Keyspace, RequestError> {
     let v1::CreateKeyspaceRequest { replication_factor, read_quorum, write_quorum, .. } = asked;
     let limits = limits(asked.limit_operations_per_second, asked.limit_bytes_per_second);
-    let mode = mode_named(&asked.mode)?;
+    let (mode, merge) = (mode_named(&asked.mode)?, merge_named(&asked.merge)?);
     let replication = Some(replication(replication_factor, read_quorum, write_quorum));
-    let command = SystemCommand::CreateKeyspace { name: asked.name, mode, replication, limits };
+    let name = asked.name;
+    let command = SystemCommand::CreateKeyspace { name, mode, merge, replication, limits };
     node.decide_here(command, timeout, |reply, state| keyspace(reply, state).map(Into::into)).await
 }
 
@@ -106,6 +108,14 @@ fn mode_named(name: &str) -> Result<Mode, RequestError> {
     }
 }
 
+fn merge_named(name: &str) -> Result<Merge, RequestError> {
+    let found = Merge::ALL.into_iter().find(|merge| merge.name() == name);
+    found.or(name.is_empty().then_some(Merge::Lww)).ok_or_else(|| {
+        let problem = format!("{name:?} is not a way of merging; use \"lww\" or \"siblings\"");
+        convert::invalid("merge", problem)
+    })
+}
+
 /// N, R and W as asked for; 0 asks for nothing.
 fn replication(n: u32, r: u32, w: u32) -> ReplicationAsked {
     let asked = |number: u32| Some(number).filter(|number| *number > 0);
@@ -129,7 +139,7 @@ impl From<&Keyspace> for v1::Keyspace {
     fn from(keyspace: &Keyspace) -> Self {
         v1::Keyspace {
             name: keyspace.name.clone(),
-            id: keyspace.id.0,
+            id: keyspace.id.number(),
             mode: keyspace.mode.name().to_owned(),
             replication_factor: keyspace.replication.factor,
             read_quorum: keyspace.replication.read_quorum,
@@ -137,6 +147,7 @@ impl From<&Keyspace> for v1::Keyspace {
             weak: keyspace.is_weak(),
             limit_operations_per_second: keyspace.limits.operations_per_second,
             limit_bytes_per_second: keyspace.limits.bytes_per_second,
+            merge: keyspace.id.merge().name().to_owned(),
         }
     }
 }
@@ -152,7 +163,7 @@ mod tests {
     fn every_field_of_a_keyspace_arrives() {
         let replication = Replication { factor: 5, read_quorum: 1, write_quorum: 3 };
         let sent = v1::Keyspace::from(&Keyspace {
-            id: KeyspaceId(7),
+            id: KeyspaceId::numbered(7, Merge::Siblings),
             name: "orders".to_owned(),
             mode: Mode::Quorum,
             replication,
@@ -171,6 +182,7 @@ mod tests {
             weak: true,
             limit_operations_per_second: Some(9),
             limit_bytes_per_second: Some(10),
+            merge: "siblings".to_owned(),
         };
         assert_eq!(sent, expected);
     }
@@ -180,6 +192,14 @@ mod tests {
         assert_eq!((mode_named(""), mode_named("strong")), (Ok(Mode::Quorum), Ok(Mode::Strong)));
         let refused = mode_named("Strong").expect_err("no such mode").to_string();
         assert_eq!(refused, "mode: \"Strong\" is not a mode; use \"quorum\" or \"strong\"");
+    }
+
+    #[test]
+    fn a_way_of_merging_that_does_not_exist_is_named_with_those_that_do() {
+        let (lww, siblings) = (Ok(Merge::Lww), Ok(Merge::Siblings));
+        assert_eq!((merge_named(""), merge_named("siblings")), (lww, siblings));
+        let refused = merge_named("newest").expect_err("no such way").to_string();
+        assert!(refused.ends_with("use \"lww\" or \"siblings\""), "{refused}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::*;
 
 fn answer(value: Option<Bytes>) -> ReadAnswer {
-    ReadAnswer { value, receipt: Receipt::default() }
+    ReadAnswer { value, siblings: Vec::new(), receipt: Receipt::default() }
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,7 +123,10 @@ fn receipts_carry_everything() {
         leader: Some(NodeId(5)),
         expires_at: Some(Expiry(6)),
         unseen: vec![version],
+        siblings: Some(7),
+        context: Some("seen".to_owned()),
     });
+    assert_eq!((sent.siblings, sent.context.as_deref()), (Some(7), Some("seen")));
     assert_eq!(sent.unseen, ["0000000000000001-0000000000000002"]);
     assert_eq!(sent.version, "0000000000000001-0000000000000002");
     assert_eq!((sent.required, sent.replicas, sent.under_replicated), (2, 3, true));

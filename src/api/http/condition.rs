@@ -26,15 +26,14 @@ pub(crate) fn with_context(
     options: RequestOptions,
 ) -> Result<RequestOptions, RequestError> {
     let Some(text) = single(headers, &CONTEXT_HEADER)? else { return Ok(options) };
-    if options.context.is_some() {
+    if options.context.is_some() || options.seen.is_some() {
         let problem = "is given twice: as a header, and as the parameter context";
         return Err(invalid(CONTEXT, problem));
     }
-    let context = convert::context(text).map_err(|error| match error {
+    convert::with_context(options, text).map_err(|error| match error {
         RequestError::Invalid { problem, .. } => invalid(CONTEXT, problem),
         other => other,
-    })?;
-    Ok(RequestOptions { context: Some(context), ..options })
+    })
 }
 
 /// Refuses a context where there is no one key that it could belong to.

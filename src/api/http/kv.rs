@@ -131,10 +131,13 @@ pub(crate) fn refused(node: &Node, key: &Key, error: RequestError) -> HttpError 
 
 /// The reply to a read, in the form that the client accepts.
 fn read_reply(key: &str, answer: ReadAnswer, headers: &HeaderMap) -> Result<Response, HttpError> {
-    let ReadAnswer { value, receipt } = answer;
+    let ReadAnswer { value, siblings, receipt } = answer;
     let Some(value) = value else { return Ok(reply::not_found(key, &receipt)) };
     if receipt.version.is_some_and(|version| is_known(version, headers)) {
         return Ok((StatusCode::NOT_MODIFIED, reply::receipt_headers(&receipt)).into_response());
+    }
+    if !siblings.is_empty() {
+        return Ok(reply::several(key, siblings, &receipt));
     }
     match Form::accepted(headers) {
         Form::Raw => Ok(raw_reply(value, &receipt)),

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use axum::Json;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use serde::Serialize;
 
-use crate::api::convert;
 use crate::api::http::query::{self, Operation};
-use crate::api::http::reply::HttpError;
+use crate::api::http::reply::{HttpError, ValueBody};
 use crate::api::http::{condition, path};
 use crate::node::listing::{ListedRow, Listing};
 use crate::node::request::RequestOptions;
@@ -37,15 +35,14 @@ struct PageBody {
 #[derive(Serialize)]
 struct RowBody {
     key: String,
-    /// A value that is text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
-    /// One that is not: one value must not keep the others from being listed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_hex: Option<String>,
+    /// In a form for bytes, too: one value must not keep the others from being listed.
+    #[serde(flatten)]
+    value: Option<ValueBody>,
     version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    siblings: Option<u32>,
 }
 
 fn body(listing: Listing) -> PageBody {
@@ -53,26 +50,18 @@ fn body(listing: Listing) -> PageBody {
 }
 
 fn row(row: ListedRow) -> RowBody {
-    let (value, value_hex) = match row.value.map(convert::text_or_bytes) {
-        None => (None, None),
-        Some(Ok(text)) => (Some(text), None),
-        Some(Err(bytes)) => (None, Some(hexadecimal(&bytes))),
-    };
     RowBody {
         key: row.key.to_string(),
-        value,
-        value_hex,
+        value: row.value.map(ValueBody::from),
         version: row.version.to_string(),
         expires_at_ms: row.expires_at.map(|end| end.0),
+        siblings: row.siblings,
     }
-}
-
-pub(crate) fn hexadecimal(bytes: &Bytes) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;
@@ -86,11 +75,13 @@ mod tests {
             value: value.map(Bytes::from_static),
             version,
             expires_at,
+            siblings: if key == "d" { Some(2) } else { None },
         };
         let rows = vec![
             listed("a", Some(b"v"), None),
             listed("b", Some(b"\xff\x01"), Some(Expiry(9))),
             listed("c", None, None),
+            listed("d", Some(b"v"), None),
         ];
         let told = serde_json::to_value(body(Listing { rows, cursor: None })).expect("JSON");
         let version = version.to_string();
@@ -98,6 +89,7 @@ mod tests {
             { "key": "a", "value": "v", "version": version },
             { "key": "b", "value_hex": "ff01", "version": version, "expires_at_ms": 9 },
             { "key": "c", "version": version },
+            { "key": "d", "value": "v", "version": version, "siblings": 2 },
         ]});
         assert_eq!(told, expected);
     }

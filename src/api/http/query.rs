@@ -44,7 +44,7 @@ impl Operation {
     fn parameters(self) -> &'static [&'static str] {
         match self {
             Operation::Read => {
-                &["r", "level", "timeout", "context", "consistency", "max_staleness"]
+                &["r", "level", "timeout", "context", "one", "consistency", "max_staleness"]
             }
             Operation::Put => &["w", "level", "timeout", "sloppy", "context", "ttl"],
             Operation::Write => &["w", "level", "timeout", "sloppy", "context"],
@@ -217,7 +217,8 @@ impl Asked {
             name if LISTING.contains(&name) => {}
             "op" if value == APPEND => {}
             "op" => return Err(invalid(name, format!("{value:?} is unknown; use {APPEND}"))),
-            _ => options.context = Some(convert::context(value)?),
+            "one" => options.one = truth(name, value)?,
+            _ => *options = convert::with_context(std::mem::take(options), value)?,
         }
         Ok(())
     }

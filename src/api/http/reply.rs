@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::api::{convert, error, leader};
@@ -160,6 +161,10 @@ struct ReceiptBody<'a> {
     expires_at_ms: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unseen: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    siblings: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<&'a str>,
 }
 
 impl<'a> From<&'a Receipt> for ReceiptBody<'a> {
@@ -177,6 +182,8 @@ impl<'a> From<&'a Receipt> for ReceiptBody<'a> {
             leader: receipt.leader,
             expires_at_ms: receipt.expires_at.map(|end| end.0),
             unseen: receipt.unseen.iter().map(Version::to_string).collect(),
+            siblings: receipt.siblings,
+            context: receipt.context.as_deref(),
         }
     }
 }
@@ -194,6 +201,43 @@ struct AnswerBody<'a> {
 pub(crate) fn answer(key: &str, value: Option<&str>, receipt: &Receipt) -> Response {
     let body = AnswerBody { key, value, receipt: receipt.into() };
     (value_headers(receipt), Json(body)).into_response()
+}
+
+#[derive(Serialize)]
+struct SeveralBody<'a> {
+    key: &'a str,
+    values: Vec<ValueBody>,
+    #[serde(flatten)]
+    receipt: ReceiptBody<'a>,
+}
+
+/// A value in JSON: text as `value`, other bytes in hexadecimal.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct ValueBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_hex: Option<String>,
+}
+
+impl From<Bytes> for ValueBody {
+    fn from(value: Bytes) -> Self {
+        match convert::text_or_bytes(value) {
+            Ok(text) => ValueBody { value: Some(text), value_hex: None },
+            Err(bytes) => {
+                let digits = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                ValueBody { value: None, value_hex: Some(digits) }
+            }
+        }
+    }
+}
+
+/// The answer to a read of a key with several siblings (RFC 9110, section 15.4.1), whatever form
+/// was asked for.
+pub(crate) fn several(key: &str, siblings: Vec<Bytes>, receipt: &Receipt) -> Response {
+    let values = siblings.into_iter().map(ValueBody::from).collect();
+    let body = SeveralBody { key, values, receipt: receipt.into() };
+    (StatusCode::MULTIPLE_CHOICES, value_headers(receipt), Json(body)).into_response()
 }
 
 #[derive(Serialize)]
@@ -256,7 +300,7 @@ fn value_headers(receipt: &Receipt) -> HeaderMap {
 }
 
 fn context_header(receipt: &Receipt) -> Option<(HeaderName, HeaderValue)> {
-    let value = HeaderValue::try_from(receipt.version?.to_string()).ok()?;
+    let value = HeaderValue::try_from(error::context_of(receipt)?).ok()?;
     Some((CONTEXT_HEADER, value))
 }
 

@@ -12,10 +12,9 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 
-use crate::api::convert;
-use crate::api::http::listing::hexadecimal;
 use crate::api::http::query;
 use crate::api::http::reply::HttpError;
+use crate::api::http::reply::ValueBody;
 use crate::node::request::{RequestError, RequestOptions};
 use crate::node::service::Node;
 use crate::node::watch::{Changes, LostPosition, News, Watch, WatchMessage, WatchRequest};
@@ -74,12 +73,8 @@ enum Line {
 struct EventBody {
     event: &'static str,
     key: String,
-    /// A value that is text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
-    /// One that is not.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value_hex: Option<String>,
+    #[serde(flatten)]
+    value: Option<ValueBody>,
     version: String,
 }
 
@@ -113,13 +108,9 @@ fn events(changes: Changes) -> impl Iterator<Item = EventBody> {
 
 fn event(event: WatchEvent, revision: Revision) -> EventBody {
     let kind = if event.value.is_some() { "put" } else { "delete" };
-    let (value, value_hex) = match event.value.map(convert::text_or_bytes) {
-        None => (None, None),
-        Some(Ok(text)) => (Some(text), None),
-        Some(Err(bytes)) => (None, Some(hexadecimal(&bytes))),
-    };
+    let value = event.value.map(ValueBody::from);
     let version = Version::from(revision).to_string();
-    EventBody { event: kind, key: event.key.to_string(), value, value_hex, version }
+    EventBody { event: kind, key: event.key.to_string(), value, version }
 }
 
 #[cfg(test)]

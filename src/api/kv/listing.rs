@@ -110,5 +110,6 @@ fn row(row: ListedRow) -> v1::ListedRow {
         data,
         version: row.version.to_string(),
         expires_at_ms: row.expires_at.map(|end| end.0),
+        siblings: row.siblings,
     }
 }

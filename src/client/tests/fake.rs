@@ -323,7 +323,7 @@ impl Kv for Node {
             let missing = || status(Code::NotFound, "not_found", "failed");
             let value = store.values.get(&asked.key).cloned().ok_or_else(missing)?;
             let data = Some(v1::get_response::Data::ValueBytes(value.into()));
-            Ok(v1::GetResponse { key: asked.key.clone(), data, receipt: None })
+            Ok(v1::GetResponse { key: asked.key.clone(), data, ..Default::default() })
         };
         self.take(request, |_| None, work).await
     }

@@ -250,6 +250,7 @@ pub(super) fn encode_refusal(refusal: Refusal) -> i32 {
         Refusal::NotServing => wire::Refusal::NotServing,
         Refusal::KeyspaceDropped => wire::Refusal::KeyspaceDropped,
         Refusal::StaleRing => wire::Refusal::StaleRing,
+        Refusal::TooManySiblings => wire::Refusal::TooManySiblings,
     })
 }
 
@@ -273,5 +274,6 @@ pub(super) fn decode_refusal(
         wire::Refusal::NotServing => Some(Refusal::NotServing),
         wire::Refusal::KeyspaceDropped => Some(Refusal::KeyspaceDropped),
         wire::Refusal::StaleRing => Some(Refusal::StaleRing),
+        wire::Refusal::TooManySiblings => Some(Refusal::TooManySiblings),
     })
 }

@@ -6,10 +6,11 @@ use prost::Message as _;
 
 use super::*;
 use crate::protocol::message::{
-    Class, Compare, Found, Holding, Read, ReadReply, Refusal, Scan, ScanPage, ScanReply, Want,
-    Write,
+    Class, Compare, Found, Holding, Mint, MintReply, Read, ReadReply, Refusal, Scan, ScanPage,
+    ScanReply, Want, Write,
 };
 use crate::protocol::raft::message::Body;
+use crate::protocol::version::dvv::Siblings;
 use crate::types::{Epoch, Expiry, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 mod groups;
@@ -61,6 +62,39 @@ fn write_reply() -> impl Strategy<Value = Message> {
     let outcome = prop_oneof![prop::option::of(version()).prop_map(Ok), refusal().prop_map(Err)];
     (any::<u64>(), outcome).prop_map(|(request, outcome)| {
         Message::WriteReply(WriteReply { request: RequestId(request), outcome })
+    })
+}
+
+fn mint() -> impl Strategy<Value = Message> {
+    let dots = prop::collection::vec(any::<(u32, u8)>(), 0..4);
+    let context = dots.prop_map(|dots| {
+        let mut row = Siblings::default();
+        for (at, (stamp, life)) in dots.into_iter().enumerate() {
+            let timestamp = Timestamp((at as u64 + 1) << 32 | u64::from(stamp));
+            let dot = Version { timestamp, incarnation: Incarnation(u64::from(life)) };
+            row = row.written(dot, None, &row.context()).unwrap();
+        }
+        row.context()
+    });
+    let what = (prop::option::of(bytes()), prop::option::of(context));
+    (any::<(u64, u32, u32)>(), bytes(), what).prop_map(|(ids, key, (value, context))| {
+        let (request, keyspace, left) = ids;
+        Message::Mint(Mint {
+            request: RequestId(request),
+            keyspace: KeyspaceId(keyspace),
+            key: Key(key),
+            value,
+            context,
+            epoch: Epoch(request ^ 1),
+            time_left: Duration::from_micros(u64::from(left)),
+        })
+    })
+}
+
+fn mint_reply() -> impl Strategy<Value = Message> {
+    let outcome = prop_oneof![record().prop_map(Ok), refusal().prop_map(Err)];
+    (any::<u64>(), outcome).prop_map(|(request, outcome)| {
+        Message::MintReply(MintReply { request: RequestId(request), outcome })
     })
 }
 
@@ -127,6 +161,8 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         write(),
         write_reply(),
+        mint(),
+        mint_reply(),
         read(),
         read_reply(),
         scan(),

@@ -1,12 +1,15 @@
 //! What a message is taken to cost in memory and on the wire, in bytes: an estimate that is
 //! cheaper than encoding it.
 
+use bytes::Bytes;
+
 use crate::protocol::message::tree::{Answer, Question};
 use crate::protocol::message::{
-    Ask, ForwardReply, Holding, ListPage, ListRange, Message, ReadReply, ScanReply, Told,
+    Ask, ForwardReply, Holding, ListPage, ListRange, Message, Mint, ReadReply, ScanReply, Told,
 };
 use crate::protocol::raft::entry::Entry;
 use crate::protocol::raft::message::Body;
+use crate::protocol::version::dvv::Context;
 use crate::protocol::watch::{WatchEntry, WatchPage};
 use crate::types::{Key, Record, Row};
 
@@ -17,6 +20,8 @@ const MESSAGE_OVERHEAD_BYTES: usize = 64;
 pub(crate) fn cost_bytes(message: &Message) -> usize {
     let payload = match message {
         Message::Write(write) => write.row.cost_bytes(),
+        Message::Mint(mint) => of_mint(mint),
+        Message::MintReply(reply) => reply.outcome.as_ref().map_or(0, Record::value_len),
         Message::Read(read) => read.key.0.len(),
         Message::ReadReply(reply) => of_read_reply(reply),
         Message::ScanReply(reply) => of_scan_reply(reply),
@@ -36,6 +41,11 @@ pub(crate) fn cost_bytes(message: &Message) -> usize {
         Message::WriteReply(_) | Message::Scan(_) | Message::SnapshotReply(_) => 0,
     };
     MESSAGE_OVERHEAD_BYTES + payload
+}
+
+fn of_mint(mint: &Mint) -> usize {
+    let context = mint.context.as_ref().map_or(0, Context::size_bytes);
+    mint.key.0.len() + mint.value.as_ref().map_or(0, Bytes::len) + context
 }
 
 fn of_read_reply(reply: &ReadReply) -> usize {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::node::anti_entropy::errands::Reply;
 use crate::node::anti_entropy::{AntiEntropy, Broken};
 use crate::node::committer::ReplyTo;
+use crate::node::errands::Reply;
 use crate::protocol::exchange::schedule::Pair;
 use crate::protocol::exchange::{Misfit, Repairs};
 use crate::protocol::message::{Class, Found, Holding, Message, Read, Refusal, Want, Write};

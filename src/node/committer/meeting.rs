@@ -1,7 +1,7 @@
 //! What rows of a commit meet that their writers had not seen.
 //!
-//! Only rows whose writers gave a context are looked up, after the commit is durable and before any
-//! of its rows is visible: commits follow one another, so each row meets exactly what the rows
+//! Only rows whose writers gave a context are looked up, before any row of the commit is visible:
+//! commits follow one another, so each row meets exactly what the rows
 //! before it left. A row that cannot be read counts as none.
 
 use std::collections::BTreeMap;

@@ -43,7 +43,8 @@ impl Coordinator {
             let mut primaries = self.primaries(&topology.up, ring, partition);
             let hedge_after = self.order(&mut primaries, required, started);
             let hedge_after = hedge_after.map(|after| after.max(HEDGE_LEAST));
-            let setup = ListSetup { primaries, required, hedge_after, deadline };
+            let merge = keyspace.merge();
+            let setup = ListSetup { primaries, required, merge, hedge_after, deadline };
             let (epoch, range) = (topology.epoch, range.clone());
             let subject = Subject { keyspace, partition, epoch, range };
             let error = match lists.gather(setup, subject).await {

@@ -9,6 +9,7 @@
 pub(crate) mod deadlines;
 pub(crate) mod latency;
 mod list;
+mod mint;
 pub(crate) mod pending;
 mod read;
 mod write;
@@ -28,6 +29,7 @@ use crate::node::coordinator::pending::Pending;
 use crate::node::coordinator::read::ReadOperation;
 use crate::node::coordinator::write::WriteOperation;
 use crate::node::env::Env;
+use crate::node::errands::Errands;
 use crate::node::gate::Gate;
 use crate::node::hinted_handoff::HintedHandoff;
 use crate::node::request::{RequestError, RequestOptions};
@@ -57,10 +59,12 @@ pub(crate) enum Owner {
     Exchange,
     /// A page that a client wants listed.
     List,
+    /// A write that another node is to mint.
+    Mint,
 }
 
 /// All of them, in order.
-const OWNERS: [Owner; 7] = [
+const OWNERS: [Owner; 8] = [
     Owner::Write,
     Owner::Read,
     Owner::Hint,
@@ -68,6 +72,7 @@ const OWNERS: [Owner; 7] = [
     Owner::Forward,
     Owner::Exchange,
     Owner::List,
+    Owner::Mint,
 ];
 
 const OWNER_SHIFT: u32 = 56;
@@ -112,6 +117,8 @@ pub(crate) struct Coordinator {
     pub(crate) deadlines: Deadlines<RequestId>,
     pub(crate) writes: Pending<WriteOperation>,
     pub(crate) reads: Pending<ReadOperation>,
+    /// Writes that other nodes are to mint.
+    pub(crate) mints: Errands,
     /// Requests that were answered before they were done, in this order; most of them are by now.
     pub(crate) lingering: Mutex<VecDeque<RequestId>>,
 }
@@ -128,7 +135,11 @@ impl Coordinator {
             Some((Owner::Write, number)) => self.on_acknowledged(from, number, outcome),
             Some((Owner::Read, number)) => self.on_repaired(from, number, outcome.map(drop)),
             Some((Owner::Hint, number)) => self.handoff.on_reply(from, number, outcome.map(drop)),
-            Some((Owner::Scan | Owner::Forward | Owner::Exchange | Owner::List, _)) | None => {}
+            Some((
+                Owner::Scan | Owner::Forward | Owner::Exchange | Owner::List | Owner::Mint,
+                _,
+            ))
+            | None => {}
         }
     }
 
@@ -152,6 +163,7 @@ impl Coordinator {
         for number in self.reads.numbers() {
             self.step_read(number, |core, now| core.on_lost(peer, now));
         }
+        self.mints.on_disconnected(peer);
     }
 
     /// Serves deadlines until asked to stop.

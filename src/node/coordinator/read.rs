@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::net::transport::SendError;
@@ -16,7 +17,8 @@ use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::level::majority;
 use crate::protocol::quorum::read::{Alongside, ReadEffect, ReadQuorum, ReadSetup, ReadSuccess};
 use crate::protocol::quorum::{Primary, QuorumError};
-use crate::types::{Epoch, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row};
+use crate::protocol::version::dvv::Siblings;
+use crate::types::{Epoch, Key, KeyspaceId, Merge, Moment, NodeId, PartitionId, Record, Row};
 
 type Answer = Result<ReadSuccess, QuorumError>;
 
@@ -57,6 +59,10 @@ impl Coordinator {
     ) -> Result<ReadAnswer, RequestError> {
         // It counts as long as the client waits.
         let _ticket = self.gate.replica.admission.enter()?;
+        let seen = match keyspace.merge() {
+            Merge::Lww => options.check_context_is_version().map(|()| None)?,
+            Merge::Siblings => options.seen_of(&key)?,
+        };
         let started = self.env.now();
         let deadline = started + self.timeout(options.timeout);
         loop {
@@ -65,18 +71,26 @@ impl Coordinator {
             let partition = placement.ring.partition_of(&key);
             let ring = placement.read_ring(partition);
             let required = placement.read_quorum(ring, options)?;
-            let (key, epoch) = (key.clone(), topology.epoch);
-            let subject = Subject { keyspace, partition, key, epoch, started, deadline };
-            let setup = self.read_setup(&topology, placement, (required, options), &subject);
+            let (subject_key, epoch) = (key.clone(), topology.epoch);
+            let subject =
+                Subject { keyspace, partition, key: subject_key, epoch, started, deadline };
+            let mut setup = self.read_setup(&topology, placement, (required, options), &subject);
+            let floor = topology.reap_floor(partition).at;
+            let seen = seen.clone().map(|seen| seen.above(floor));
+            setup.seen = seen.filter(|it| !it.is_nothing() && !planted(Planted::ContextIgnored));
             let error = match self.begin_read(setup, subject).await {
                 Ok(success) => {
                     let replicas = ring.replicas_in_effect();
-                    return Ok(read_answer(
-                        success,
-                        (required, replicas),
-                        placement,
-                        self.clock.wall_ms(),
-                    ));
+                    let of = (keyspace.merge(), key);
+                    let required = (required, replicas);
+                    let answer =
+                        read_answer(success, of, required, placement, self.clock.wall_ms());
+                    return match answer.siblings.len() {
+                        siblings if options.one && siblings > 1 => {
+                            Err(RequestError::SeveralSiblings { siblings })
+                        }
+                        _ => Ok(answer),
+                    };
                 }
                 Err(error) => error,
             };
@@ -122,7 +136,9 @@ impl Coordinator {
         ReadSetup {
             primaries,
             required,
+            merge: subject.keyspace.merge(),
             at_least,
+            seen: None,
             blocking_repair,
             alongside,
             hedge_after,
@@ -381,6 +397,7 @@ fn hear(core: &mut ReadQuorum, from: NodeId, outcome: Result<Found, Refusal>, no
 /// as a tombstone does, and no value.
 fn read_answer(
     success: ReadSuccess,
+    (merge, key): (Merge, Key),
     (required, replicas): (u32, u32),
     placement: &Placement,
     wall_ms: u64,
@@ -392,9 +409,25 @@ fn read_answer(
         acknowledged: success.answered,
         repaired: success.repaired,
         under_replicated: placement.is_under_replicated(),
-        expires_at: success.record.as_ref().and_then(|record| record.expires_at),
         ..Receipt::default()
     };
+    let row = match merge {
+        Merge::Lww => None,
+        Merge::Siblings => success.record.as_ref().map(Siblings::of_record),
+    };
+    // What a replica holds for siblings and is none, which nobody writes, is shown as it is.
+    if let Some(Ok(row)) = row {
+        let mut siblings: Vec<Bytes> = row.values().map(|sibling| sibling.value).collect();
+        let context = Some(row.context().to_text(&key));
+        let receipt = Receipt { siblings: Some(siblings.len() as u32), context, ..receipt };
+        let value = siblings.last().cloned();
+        if siblings.len() == 1 {
+            siblings.clear();
+        }
+        return ReadAnswer { value, siblings, receipt };
+    }
+    let expires_at = success.record.as_ref().and_then(|record| record.expires_at);
     let living = success.record.filter(|record| !record.is_expired(wall_ms));
-    ReadAnswer { value: living.and_then(|record| record.value), receipt }
+    let value = living.and_then(|record| record.value);
+    ReadAnswer { value, siblings: Vec::new(), receipt: Receipt { expires_at, ..receipt } }
 }

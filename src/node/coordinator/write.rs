@@ -19,7 +19,7 @@ use crate::protocol::quorum::write::{Coming, WriteEffect, WriteQuorum, WriteSetu
 use crate::protocol::quorum::{Outcome, Primary, QuorumError};
 use crate::protocol::ring::Ring;
 use crate::types::{
-    Epoch, Expiry, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row, Version,
+    Epoch, Expiry, Key, KeyspaceId, Merge, Moment, NodeId, PartitionId, Record, Row, Version,
 };
 
 type Answer = Result<Written, QuorumError>;
@@ -32,10 +32,10 @@ struct Written {
 }
 
 /// Whom a write is sent to, by which version of the ring.
-struct Aimed {
-    setup: WriteSetup,
-    partition: PartitionId,
-    epoch: Epoch,
+pub(super) struct Aimed {
+    pub(super) setup: WriteSetup,
+    pub(super) partition: PartitionId,
+    pub(super) epoch: Epoch,
     /// Replicas in effect.
     replicas: u32,
 }
@@ -76,16 +76,33 @@ impl Coordinator {
     ) -> Result<Receipt, RequestError> {
         // It counts as long as the client waits.
         let _ticket = self.gate.replica.admission.enter()?;
+        let started = self.env.now();
+        let deadline = started + self.timeout(options.timeout);
+        if keyspace.merge() == Merge::Siblings {
+            return self.write_sibling((keyspace, key), value, options, (started, deadline)).await;
+        }
+        options.check_context_is_version()?;
         let expires_at = self.expires_at(options)?;
         let version = self.stamp(options)?;
         let record = Record::new(version, value).expiring(expires_at);
         let row = Row { keyspace, key, record };
-        let started = self.env.now();
-        let deadline = started + self.timeout(options.timeout);
-        let mut may_exist = false;
+        let receipt = self.replicate(row, options, (started, deadline), false).await?;
+        Ok(Receipt { expires_at, ..receipt })
+    }
+
+    /// Sends a row to all its owners and waits for its write quorum. `may_exist` says that some
+    /// node has it already.
+    pub(super) async fn replicate(
+        &self,
+        row: Row,
+        options: &RequestOptions,
+        (started, deadline): (Moment, Moment),
+        mut may_exist: bool,
+    ) -> Result<Receipt, RequestError> {
+        let (keyspace, version) = (row.keyspace, row.record.version);
         loop {
             let topology = self.topology.load();
-            let aimed = self.aim(&topology, &row, options, deadline)?;
+            let aimed = self.aim(&topology, (keyspace, &row.key), options, deadline)?;
             let required = aimed.setup.required;
             let replicas = aimed.replicas;
             let answer = self.begin_write(aimed, row.clone(), options.context, started).await;
@@ -93,7 +110,7 @@ impl Coordinator {
                 Ok(Written { success, unseen }) => {
                     let placement = placement(&topology, keyspace, options)?;
                     let receipt = receipt(success, version, (required, replicas), placement);
-                    return Ok(Receipt { expires_at, unseen, ..receipt });
+                    return Ok(Receipt { unseen, ..receipt });
                 }
                 Err(error) => error,
             };
@@ -106,15 +123,15 @@ impl Coordinator {
     }
 
     /// Whom a row is to be sent to by the present ring, and how many of them must have it.
-    fn aim(
+    pub(super) fn aim(
         &self,
         topology: &Topology,
-        row: &Row,
+        (keyspace, key): (KeyspaceId, &Key),
         options: &RequestOptions,
         deadline: Moment,
     ) -> Result<Aimed, RequestError> {
-        let placement = placement(topology, row.keyspace, options)?;
-        let partition = placement.ring.partition_of(&row.key);
+        let placement = placement(topology, keyspace, options)?;
+        let partition = placement.ring.partition_of(key);
         let WriteRings { present, coming } = placement.write_rings(partition);
         let coming = coming.filter(|_| !planted(Planted::WritesToOldOwnersOnly));
         let required = placement.write_quorum(present, options)?;

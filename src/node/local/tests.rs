@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::node::committer::{Completions, ReplyTo, Submission};
+use crate::node::committer::{Committed, Completions, ReplyTo, Submission};
 use crate::node::env::Machine;
 use crate::node::tasks::Tasks;
 use crate::protocol::message::{Class, Found, Refusal, RequestId, Scan, ScanPage, Want};
@@ -32,7 +32,7 @@ struct Bench {
 struct Waiters;
 
 impl Completions for Waiters {
-    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<Option<Version>, Refusal>) {
+    fn on_committed(&self, reply_to: ReplyTo, outcome: Result<Committed, Refusal>) {
         let ReplyTo::Waiter(waiter) = reply_to else { panic!("{reply_to:?} was not given") };
         waiter.send(outcome.map(drop)).unwrap();
     }

@@ -6,7 +6,7 @@ use crate::protocol::ring::RingMember;
 use crate::protocol::system::keyspace::ReplicationAsked;
 use crate::protocol::system::limits::LimitsAsked;
 use crate::protocol::system::{SystemCommand, samples};
-use crate::types::{Epoch, Key};
+use crate::types::{Epoch, Key, Merge};
 
 const PARTITIONS: u32 = 16;
 
@@ -20,7 +20,8 @@ pub(crate) fn asked(factor: u32, read_quorum: u32, write_quorum: u32) -> Replica
 
 pub(crate) fn create(name: &str, mode: Mode, asked: Option<ReplicationAsked>) -> SystemCommand {
     let (name, limits) = (name.to_owned(), LimitsAsked::default());
-    SystemCommand::CreateKeyspace { name, mode, replication: asked, limits }
+    let merge = Merge::Lww;
+    SystemCommand::CreateKeyspace { name, mode, merge, replication: asked, limits }
 }
 
 /// What these commands make of a new cluster.

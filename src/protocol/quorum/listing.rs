@@ -23,8 +23,8 @@ use std::time::Duration;
 use crate::protocol::message::{ListPage, Refusal};
 use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::{Outcome, Primary, QuorumError};
-use crate::protocol::version::lww::supersedes;
-use crate::types::{Key, Moment, NodeId, Record};
+use crate::protocol::version::merging::joined;
+use crate::types::{Key, Merge, Moment, NodeId, Record};
 
 /// What a page begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct ListSetup {
     pub primaries: Vec<Primary>,
     /// R; at least 1.
     pub required: u32,
+    /// How copies of a key become one.
+    pub merge: Merge,
     /// How long a replica may keep silent before another is asked as well; `None` for ever.
     pub hedge_after: Option<Duration>,
     /// When the client stops waiting.
@@ -52,7 +54,7 @@ pub enum ListEffect {
 /// What a quorum has of a range.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Merged {
-    /// The newest record of each key, deleted ones included, in key order.
+    /// What the replicas together have of each key, deleted ones included, in key order.
     pub rows: Vec<(Key, Record)>,
     /// The key up to which these are all; `None` when it is the end of the range.
     pub reached: Option<Key>,
@@ -76,6 +78,7 @@ enum Asked {
 pub struct ListQuorum {
     replicas: Vec<(NodeId, Asked)>,
     required: usize,
+    merge: Merge,
     hedge_after: Option<Duration>,
     deadline: Moment,
     pages: Vec<ListPage>,
@@ -93,6 +96,7 @@ impl ListQuorum {
         let mut list = ListQuorum {
             replicas: replicas.collect(),
             required: (setup.required as usize).max(1),
+            merge: setup.merge,
             hedge_after: setup.hedge_after,
             deadline: setup.deadline,
             pages: Vec::new(),
@@ -173,7 +177,7 @@ impl ListQuorum {
             return;
         }
         if self.pages.len() >= self.required {
-            let merged = merge(std::mem::take(&mut self.pages));
+            let merged = merge(self.merge, std::mem::take(&mut self.pages));
             return self.answer(Ok(merged));
         }
         let hedge_after = self.hedge_after;
@@ -214,7 +218,7 @@ impl ListQuorum {
 ///
 /// Invariant: no key above the least that a page reached is in the outcome, so that every page was
 /// heard out on each key that is.
-pub fn merge(pages: Vec<ListPage>) -> Merged {
+pub fn merge(merge: Merge, pages: Vec<ListPage>) -> Merged {
     let reached = reached(&pages);
     let is_complete = |key: &Key| reached.as_ref().is_none_or(|last| key <= last);
     let (mut newest, heard) = (BTreeMap::<Key, (Record, usize)>::new(), pages.len());
@@ -226,9 +230,7 @@ pub fn merge(pages: Vec<ListPage>) -> Merged {
             Some((held, holders)) => {
                 // Whichever stands, somebody has another: never are all of one mind again.
                 *holders = 0;
-                if supersedes(&record, held) {
-                    *held = record;
-                }
+                *held = joined(merge, held.clone(), record);
             }
         }
     }

@@ -35,7 +35,8 @@ use std::time::Duration;
 use self::replica::{Heard, Part, Question, Repair, Replica};
 use crate::protocol::message::{Found, Holding, Refusal, Want};
 use crate::protocol::quorum::{Outcome, Primary, QuorumError};
-use crate::types::{Moment, NodeId, Record, Version};
+use crate::protocol::version::dvv::Context;
+use crate::types::{Merge, Moment, NodeId, Record, Version};
 
 /// What a read begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +46,13 @@ pub struct ReadSetup {
     pub primaries: Vec<Primary>,
     /// R; at least 1.
     pub required: u32,
+    /// How copies of the key become one: with siblings, the answer is the join of all that is
+    /// heard, and whoever holds another row than that is stale.
+    pub merge: Merge,
     /// The version that the reader has seen: the answer is that one or a newer one.
     pub at_least: Option<Version>,
+    /// What the reader has seen of siblings: the answer has heard of all of it.
+    pub seen: Option<Context>,
     /// Whether stale replicas are repaired before the answer, as far as `required` demands.
     pub blocking_repair: bool,
     /// Set while the partition moves, where the answer must be found by later reads that ask its
@@ -113,8 +119,11 @@ pub struct ReadQuorum {
     blocking_repair: bool,
     hedge_after: Option<Duration>,
     deadline: Moment,
+    merge: Merge,
     /// The version that the reader asks for at least.
     at_least: Option<Version>,
+    /// What the answer must have heard of, until it has.
+    seen: Option<Context>,
     /// The newest version that any replica reported, or that is asked for. Never falls back.
     newest: Option<Version>,
     /// The newest record known with its value; older than `newest` while that is to be fetched.
@@ -141,7 +150,9 @@ impl ReadQuorum {
             blocking_repair: setup.blocking_repair,
             hedge_after: setup.hedge_after,
             deadline: setup.deadline,
+            merge: setup.merge,
             at_least: setup.at_least,
+            seen: setup.seen,
             newest: setup.at_least,
             record: None,
             value_counted: false,
@@ -319,6 +330,8 @@ impl ReadQuorum {
     /// client has its answer the value serves only repairs.
     fn fetch_value(&mut self, now: Moment) {
         let wanted = !self.decided || self.replicas.iter().any(|replica| self.is_stale(replica));
+        // Siblings come with every answer.
+        let wanted = wanted && self.merge == Merge::Lww;
         if !self.lacks_value() || !wanted || self.is_value_coming() {
             return;
         }
@@ -358,7 +371,8 @@ impl ReadQuorum {
     /// Asks a replica that is wanted; false if there is none left.
     fn ask(&mut self, wanted: Wanted, now: Moment) -> bool {
         let has_value = self.value_counted && !self.lacks_value();
-        let want = if has_value || self.is_value_coming() { Want::Version } else { Want::Value };
+        let spared = self.merge == Merge::Lww && (has_value || self.is_value_coming());
+        let want = if spared { Want::Version } else { Want::Value };
         let mut unasked = self.replicas.iter_mut().filter(|replica| replica.is_unasked());
         let next = unasked.find(|replica| match wanted {
             Wanted::With(part) => replica.has(part),

@@ -405,6 +405,7 @@ fn is_never_hinted(refusal: Refusal) -> bool {
         | Refusal::HintNotAdmitted
         | Refusal::Storage
         | Refusal::NotServing
-        | Refusal::StaleRing => false,
+        | Refusal::StaleRing
+        | Refusal::TooManySiblings => false,
     }
 }

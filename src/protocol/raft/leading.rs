@@ -200,7 +200,7 @@ impl Raft {
         let Some(peer) = leading.peers.get_mut(&from) else { return };
         if round >= beat_round && !peer.beat_answered {
             peer.beat_answered = true;
-            peer.progress.on_heartbeat_reply(last);
+            peer.progress.on_heartbeat_reply(round, last);
             leading.appends_due |= peer.wants_append(self.log.last_index());
         }
         self.confirm_reads();

@@ -38,6 +38,8 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct Progress {
     matched: LogIndex,
+    /// The last round of heartbeats that had begun when that was last news.
+    matched_round: u64,
     next: LogIndex,
     state: State,
     in_flight: VecDeque<LogIndex>,
@@ -56,6 +58,7 @@ impl Progress {
     pub fn new(next: LogIndex, appends_in_flight_max: usize, now: u64) -> Progress {
         Progress {
             matched: LogIndex(0),
+            matched_round: 0,
             next: next.max(LogIndex(1)),
             state: State::Probe { sent: false },
             in_flight: VecDeque::new(),
@@ -125,11 +128,14 @@ impl Progress {
         }
     }
 
-    /// Its log matches through `index`, durably. Says whether that is news, so that more may be
-    /// committed. A probe is over with it.
-    pub fn on_matched(&mut self, index: LogIndex) -> bool {
+    /// Its log matches through `index`, durably, as is heard while `round` is the latest round of
+    /// heartbeats. Says whether that is news, so that more may be committed. A probe is over with
+    /// it.
+    pub fn on_matched(&mut self, index: LogIndex, round: u64) -> bool {
         let (before, advanced) = (self.matched, index > self.matched);
-        self.matched = before.max(index);
+        if advanced {
+            (self.matched, self.matched_round) = (index, round);
+        }
         while self.in_flight.front().is_some_and(|&last| last <= index) {
             self.in_flight.pop_front();
         }
@@ -168,9 +174,18 @@ impl Progress {
         }
     }
 
-    /// It answered a heartbeat, and its log ends at `last`: a probe is tried again, and when the
-    /// oldest append in flight was that at the last answer as well, it is given up as lost.
-    pub fn on_heartbeat_reply(&mut self, last: LogIndex) {
+    /// It answered a heartbeat of that round, and its log ends at `last`: a probe is tried again, and
+    /// when the oldest append in flight was that at the last answer as well, it is given up as lost.
+    ///
+    /// A log that ends before what it acknowledged earlier than the round began has lost that: its
+    /// disk was put back to an earlier state. Nothing can undo what was committed by its word; but
+    /// it counts for nothing from now on, and is sent what it lacks, so that it hears of the loss.
+    pub fn on_heartbeat_reply(&mut self, round: u64, last: LogIndex) {
+        let installs = matches!(self.state, State::Snapshot { .. });
+        if last < self.matched && round > self.matched_round && !installs {
+            self.matched = LogIndex(0);
+            return self.probe(last.next());
+        }
         let oldest = self.in_flight.front().copied();
         match self.state {
             State::Probe { .. } => self.state = State::Probe { sent: false },

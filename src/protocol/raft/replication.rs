@@ -116,10 +116,10 @@ impl Raft {
     pub(super) fn on_append_reply(&mut self, from: ReplicaId, reply: AppendReply) {
         let State::Leader(leading) = &mut self.state else { return };
         leading.note_answer(from, reply.round, self.now);
-        let last = self.log.last_index();
+        let (last, round) = (self.log.last_index(), leading.rounds.latest());
         let Some(peer) = leading.peers.get_mut(&from) else { return };
         let advanced = match reply.outcome {
-            AppendOutcome::Matches(index) => peer.progress.on_matched(index.min(last)),
+            AppendOutcome::Matches(index) => peer.progress.on_matched(index.min(last), round),
             AppendOutcome::Rejected { previous, hint } => {
                 peer.progress.on_rejected(previous, self.log.find_conflict(hint).next());
                 false

@@ -9,7 +9,9 @@ use crate::protocol::membership::Member;
 use crate::protocol::reaping::Share;
 use crate::protocol::system::keyspace::{Mode, ReplicationAsked};
 use crate::protocol::system::limits::LimitsAsked;
-use crate::types::{Epoch, GroupId, Incarnation, KeyspaceId, NodeId, PartitionId, ReplicaId};
+use crate::types::{
+    Epoch, GroupId, Incarnation, KeyspaceId, Merge, NodeId, PartitionId, ReplicaId,
+};
 
 /// The version of the commands' text that this program writes and reads.
 pub const COMMAND_VERSION: u32 = 1;
@@ -100,6 +102,9 @@ pub enum SystemCommand {
         name: String,
         /// What it promises.
         mode: Mode,
+        /// How copies that differ become one; in a strong keyspace there are none.
+        #[serde(default)]
+        merge: Merge,
         /// N, R and W; what is absent is filled in from the default keyspace, or for a strong
         /// keyspace with the N that the groups were founded with.
         replication: Option<ReplicationAsked>,

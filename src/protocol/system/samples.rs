@@ -11,7 +11,7 @@ use crate::protocol::system::transfers::{Report, due};
 use crate::protocol::system::{
     SystemCommand, SystemRefusal, SystemReply, SystemRequest, SystemState,
 };
-use crate::types::{ClusterId, Epoch, Incarnation, LogIndex, NodeId, PartitionId};
+use crate::types::{ClusterId, Epoch, Incarnation, LogIndex, Merge, NodeId, PartitionId};
 
 /// The first description of a node that is in this zone.
 pub(super) fn member(zone: &str) -> Member {
@@ -124,7 +124,8 @@ impl Cluster {
 
 pub(super) fn create(name: &str, mode: Mode, asked: ReplicationAsked) -> SystemCommand {
     let (name, limits) = (name.to_owned(), LimitsAsked::default());
-    SystemCommand::CreateKeyspace { name, mode, replication: Some(asked), limits }
+    let merge = Merge::Lww;
+    SystemCommand::CreateKeyspace { name, mode, merge, replication: Some(asked), limits }
 }
 
 /// A strong keyspace of this factor.

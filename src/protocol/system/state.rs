@@ -16,7 +16,7 @@ use crate::protocol::system::reaping::Reaping;
 use crate::protocol::system::refusal::{SystemRefusal, rule};
 use crate::protocol::system::settings::{ClusterSettings, Replication};
 use crate::types::{
-    ClusterId, Epoch, GroupId, Incarnation, KeyspaceId, LogIndex, NodeId, ReplicaId,
+    ClusterId, Epoch, GroupId, Incarnation, KeyspaceId, LogIndex, Merge, NodeId, ReplicaId,
 };
 
 /// The version of the state's text that this program writes and reads.
@@ -233,7 +233,7 @@ impl SystemState {
         self.keyspaces().find(|keyspace| keyspace.name == name)
     }
 
-    /// The id that the next keyspace gets: all below it were given out.
+    /// The number that the next keyspace gets: all below it were given out.
     pub fn next_keyspace(&self) -> KeyspaceId {
         self.next_keyspace
     }
@@ -241,7 +241,7 @@ impl SystemState {
     /// Whether rows of this keyspace are of no more use: it existed once and was dropped. One that
     /// does not exist yet is another matter, as this node may be behind.
     pub fn is_dropped(&self, id: KeyspaceId) -> bool {
-        id < self.next_keyspace && self.keyspace(id).is_none()
+        id.number() < self.next_keyspace.number() && self.keyspace(id).is_none()
     }
 
     /// The strong keyspaces that were dropped and are remembered.
@@ -304,12 +304,12 @@ impl SystemState {
     pub(super) fn create_keyspace_entry(
         &mut self,
         name: String,
-        mode: Mode,
+        (mode, merge): (Mode, Merge),
         replication: Replication,
         created: Marker,
     ) -> KeyspaceId {
-        let id = self.next_keyspace;
-        self.next_keyspace = KeyspaceId(id.0 + 1);
+        let id = KeyspaceId::numbered(self.next_keyspace.number(), merge);
+        self.next_keyspace = KeyspaceId(id.number() + 1);
         let (dropped, altered_by) = (None, Vec::new());
         let limits = KeyspaceLimits::default();
         let keyspace =

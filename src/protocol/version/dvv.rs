@@ -1,18 +1,20 @@
 //! Dotted version vectors: the siblings of one key, and what its writers had seen.
 //!
-//! Every write is an *event*: a dot `(life of a replica, stamp)`, which the replica that takes the
+//! Every write is an *event*: a dot `(life of a pen, stamp)`, which the replica that takes the
 //! write mints. [`Siblings`] hold, for each life, the latest stamp that is known and those of its
 //! values that no later write has covered (Almeida, Baquero, Gonçalves, Preguiça et al., "Scalable
 //! and Accurate Causality Tracking for Eventually Consistent Stores", 2014, section 5: `dvvset`).
 //! A [`Context`] is the vector of these stamps: what a reader has seen. A write with a context
-//! covers exactly the values whose dots lie within it; all others become its siblings.
+//! covers exactly the values whose dots lie within it; all others become its siblings. A delete
+//! is an event without a value: it covers, and leaves nothing. What was written concurrently stays.
 //!
 //! Where this differs from the paper: stamps of the hybrid logical clock take the place of
 //! counters. A life never uses one twice, also after [`Siblings::pruned`] has forgotten the life,
 //! so no dot ever names two events; and each life's *number* of events goes along, for the order.
 //!
 //! Invariant: whoever knows the dot `(life, stamp)` of a key knows all earlier ones of that life.
-//! It holds because a replica mints into its own merged row, under a lock, and sends the whole.
+//! It holds because a replica mints into its own joined row, one write after the other, sends the
+//! whole, and begins a new life whenever its rows may no longer have all that the old one wrote.
 //!
 //! **Order.** [`Siblings::version`] makes a [`Version`] of the whole: the latest stamp, then how
 //! much is known, then a digest. Joining anything adds to what is known, so a join is above
@@ -35,13 +37,20 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 pub use self::codec::SiblingsError;
-use crate::types::{Incarnation, Timestamp, Version};
+use crate::types::{Expiry, Incarnation, Record, Timestamp, Version};
 
 /// From this many siblings on a key is warned about.
 pub const SIBLINGS_WARN: usize = 10;
 
 /// A write that would leave more siblings than this is refused.
 pub const SIBLINGS_MAX: usize = 50;
+
+/// A write that would leave several siblings of more bytes than this is refused: they are one row.
+pub const SIBLINGS_BYTES_MAX: usize = 4 << 20;
+
+/// A row that is written to keeps the clocks of so many lives; of more, those are forgotten that
+/// wrote none of its values, the longest silent ones first.
+pub const LIVES_MAX: usize = 32;
 
 /// What a reader has seen of a key: of each life, the latest stamp.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,13 +64,13 @@ struct Seen {
     events: u64,
 }
 
-/// A value that no later write has covered; `None` is a delete.
+/// A value that no later write has covered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sibling {
     /// The event that wrote it.
     pub dot: Version,
     /// What it wrote.
-    pub value: Option<Bytes>,
+    pub value: Bytes,
 }
 
 /// All siblings of a key, and what is known to be covered.
@@ -69,18 +78,20 @@ pub struct Sibling {
 pub struct Siblings {
     clock: BTreeMap<Incarnation, Seen>,
     /// By dot; each lies within the clock.
-    values: BTreeMap<(Timestamp, Incarnation), Option<Bytes>>,
+    values: BTreeMap<(Timestamp, Incarnation), Bytes>,
 }
 
 /// A write that would leave too many siblings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the key would have {siblings} siblings, and siblings_max is {SIBLINGS_MAX}; read it, merge \
-     its values, and write the result with the context of that read"
+    "the key would have {siblings} siblings of {bytes} bytes; siblings_max is {SIBLINGS_MAX} and \
+     siblings_bytes_max is {SIBLINGS_BYTES_MAX}"
 )]
 pub struct TooManySiblings {
     /// How many there would be.
     pub siblings: usize,
+    /// The bytes of their values.
+    pub bytes: usize,
 }
 
 impl Context {
@@ -93,10 +104,37 @@ impl Context {
     pub fn latest(&self) -> Option<Timestamp> {
         self.0.values().map(|seen| seen.stamp).max()
     }
+
+    /// Whether nothing was seen.
+    pub fn is_nothing(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// About how many bytes it takes.
+    pub fn size_bytes(&self) -> usize {
+        self.0.len() * size_of::<(Incarnation, Seen)>()
+    }
+
+    /// What of it lies above a stamp.
+    #[must_use]
+    pub fn above(mut self, stamp: Timestamp) -> Context {
+        self.0.retain(|_, seen| seen.stamp > stamp);
+        self
+    }
+
+    /// Whether a row has heard of all that was seen. Of a life that the row does not know it may
+    /// have [forgotten](Siblings::pruned) it, if it knows so many that it may have been pruned.
+    pub fn is_reached_by(&self, row: &Siblings) -> bool {
+        let may_forget = row.clock.len() >= LIVES_MAX;
+        let heard = |(life, seen): (&Incarnation, &Seen)| {
+            row.clock.get(life).map_or(may_forget, |known| known.stamp >= seen.stamp)
+        };
+        self.0.iter().all(heard)
+    }
 }
 
 impl Siblings {
-    /// The values that nobody has covered, by their stamps; deletes among them.
+    /// The values that nobody has covered, by their stamps.
     pub fn values(&self) -> impl Iterator<Item = Sibling> + '_ {
         self.values.iter().map(|((timestamp, incarnation), value)| Sibling {
             dot: Version { timestamp: *timestamp, incarnation: *incarnation },
@@ -104,7 +142,7 @@ impl Siblings {
         })
     }
 
-    /// How many siblings there are, deletes included.
+    /// How many siblings there are.
     pub fn len(&self) -> usize {
         self.values.len()
     }
@@ -119,8 +157,13 @@ impl Siblings {
         Context(self.clock.clone())
     }
 
-    /// This with a write: what its context covers is replaced, everything else becomes its sibling.
-    /// The dot must be newly minted by the replica whose row this is.
+    /// How far this row has heard of a life.
+    pub fn heard_of(&self, life: Incarnation) -> Option<Timestamp> {
+        self.clock.get(&life).map(|seen| seen.stamp)
+    }
+
+    /// This with a write, or a delete: what its context covers is replaced, everything else becomes
+    /// its sibling. The dot must be newly minted by the replica whose row this is.
     ///
     /// # Errors
     /// [`TooManySiblings`].
@@ -141,10 +184,12 @@ impl Siblings {
         debug_assert!(known.is_none_or(|seen| seen.stamp < dot.timestamp), "a dot is minted once");
         let events = known.map_or(0, |seen| seen.events).saturating_add(1);
         raise(&mut after.clock, dot.incarnation, Seen { stamp: dot.timestamp, events });
+        let Some(value) = value else { return Ok(after) };
         after.values.insert((dot.timestamp, dot.incarnation), value);
-        match after.values.len() {
-            siblings if siblings > SIBLINGS_MAX => Err(TooManySiblings { siblings }),
-            _ => Ok(after),
+        let (siblings, bytes) = (after.values.len(), after.values.values().map(Bytes::len).sum());
+        match siblings > SIBLINGS_MAX || (siblings > 1 && bytes > SIBLINGS_BYTES_MAX) {
+            true => Err(TooManySiblings { siblings, bytes }),
+            false => Ok(after),
         }
     }
 
@@ -167,12 +212,16 @@ impl Siblings {
     }
 
     /// The same without lives that wrote none of its siblings, of which it forgets the longest
-    /// silent ones until no more than `lives_max` are left. Only for a row that is about to be
-    /// written to: the new stamp puts what was forgotten above what still knows it.
+    /// silent ones until no more than `lives_max` are left. Only for a row that has just been
+    /// written to: the new stamp, whose life always stays, puts what was forgotten above what still
+    /// knows it.
     #[must_use]
     pub fn pruned(mut self, lives_max: usize) -> Siblings {
         let speaks = |life: &Incarnation| self.values.keys().any(|(_, it)| it == life);
-        let silent = self.clock.iter().filter(|(life, _)| !speaks(life));
+        let latest = self.clock.values().map(|seen| seen.stamp).max();
+        let may_go =
+            |(life, seen): &(&Incarnation, &Seen)| !speaks(life) && Some(seen.stamp) < latest;
+        let silent = self.clock.iter().filter(may_go);
         let mut silent: Vec<(Timestamp, Incarnation)> =
             silent.map(|(life, seen)| (seen.stamp, *life)).collect();
         silent.sort_unstable();
@@ -181,6 +230,22 @@ impl Siblings {
             self.clock.remove(&life);
         }
         self
+    }
+
+    /// This as a row. One without values ends at its latest stamp, so that it reads as absent and
+    /// is reaped like any other value that has ended. `None` when nothing was ever written.
+    pub fn to_record(&self) -> Option<Record> {
+        let version = self.version()?;
+        let ended = self.values.is_empty().then(|| Expiry(version.timestamp.wall_ms()));
+        Some(Record::new(version, Some(self.encode())).expiring(ended))
+    }
+
+    /// The siblings in a row.
+    ///
+    /// # Errors
+    /// [`SiblingsError`].
+    pub fn of_record(record: &Record) -> Result<Siblings, SiblingsError> {
+        Siblings::decode(record.value.clone().ok_or(SiblingsError::Malformed)?)
     }
 
     /// What orders this among all states of the key: see the module's words. `None` when nothing

@@ -3,4 +3,5 @@
 pub mod dvv;
 pub mod hlc;
 pub mod lww;
+pub mod merging;
 pub mod unseen;

@@ -7,6 +7,7 @@ use coterie::protocol::planted::Planted;
 use coterie::protocol::system::SystemCommand;
 use coterie::protocol::system::keyspace::Mode;
 use coterie::protocol::system::limits::LimitsAsked;
+use coterie::types::Merge;
 
 use crate::cluster::{Cluster, Shape};
 use crate::dice::Dice;
@@ -40,6 +41,7 @@ async fn nodes_that_hear_nothing_do_not_vote() -> bool {
     let command = SystemCommand::CreateKeyspace {
         name: "late".to_owned(),
         mode: Mode::Quorum,
+        merge: Merge::Lww,
         replication: None,
         limits: LimitsAsked::default(),
     };

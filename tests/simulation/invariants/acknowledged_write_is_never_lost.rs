@@ -29,7 +29,8 @@ pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
 fn newest_acknowledged(evidence: &Evidence) -> BTreeMap<&Key, Version> {
     let mut newest = BTreeMap::new();
     for operation in &evidence.operations {
-        if let Some(version) = operation.acknowledged().and_then(|receipt| receipt.version) {
+        let acknowledged = operation.acknowledged().filter(|receipt| evidence.outlasts(receipt));
+        if let Some(version) = acknowledged.and_then(|receipt| receipt.version) {
             let known = newest.entry(&operation.key).or_insert(version);
             *known = version.max(*known);
         }

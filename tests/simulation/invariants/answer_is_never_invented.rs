@@ -82,7 +82,7 @@ fn meaning(operation: &Operation) -> Option<(Version, Content<'_>)> {
         };
         return Some((receipt.version?, content));
     }
-    let ReadAnswer { value, receipt } = operation.read()?;
+    let ReadAnswer { value, receipt, .. } = operation.read()?;
     let content = match value {
         Some(value) => Content::Value(value),
         None if receipt.expires_at.is_some() => return None,

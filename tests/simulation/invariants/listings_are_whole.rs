@@ -97,6 +97,7 @@ mod tests {
             value: Some(Bytes::copy_from_slice(value.as_bytes())),
             version: version(*stamp),
             expires_at: None,
+            siblings: None,
         };
         let listings = vec![Listed { began, ended, rows: rows.iter().map(row).collect() }];
         check(&Evidence { listings, ..evidence(operations) }).len()

@@ -28,6 +28,7 @@ pub(crate) mod replicas_of_a_group_agree;
 pub(crate) mod replicas_that_were_read_converge;
 pub(crate) mod session_at_most_once;
 pub(crate) mod sessions_execute_once;
+pub(crate) mod siblings_are_the_causal_maximum;
 pub(crate) mod stale_reads_are_fresh_enough;
 pub(crate) mod stamps_of_a_node_increase;
 pub(crate) mod steps;
@@ -40,7 +41,7 @@ pub(crate) mod watchers_see_what_is_applied;
 type Check = fn(&Evidence) -> Vec<String>;
 
 /// All invariants by name.
-const ALL: [(&str, Check); 25] = [
+const ALL: [(&str, Check); 26] = [
     (acknowledged_write_is_never_lost::NAME, acknowledged_write_is_never_lost::check),
     (answer_is_never_invented::NAME, answer_is_never_invented::check),
     (cluster_serves_after_healing::NAME, cluster_serves_after_healing::check),
@@ -65,6 +66,7 @@ const ALL: [(&str, Check); 25] = [
     (replicas_have_one_home::NAME, replicas_have_one_home::check),
     (replicas_of_a_group_agree::NAME, replicas_of_a_group_agree::check),
     (sessions_execute_once::NAME, sessions_execute_once::check),
+    (siblings_are_the_causal_maximum::NAME, siblings_are_the_causal_maximum::check),
     (stale_reads_are_fresh_enough::NAME, stale_reads_are_fresh_enough::check),
     (transactions_are_whole::NAME, transactions_are_whole::check),
     (values_end_in_time::NAME, values_end_in_time::check),

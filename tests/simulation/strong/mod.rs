@@ -18,7 +18,7 @@ use std::time::Duration;
 use coterie::protocol::system::SystemCommand;
 use coterie::protocol::system::keyspace::Mode;
 use coterie::protocol::system::limits::LimitsAsked;
-use coterie::types::{GroupId, LogIndex, NodeId, ReplicaId, Row};
+use coterie::types::{GroupId, LogIndex, Merge, NodeId, ReplicaId, Row};
 
 use crate::cluster::Cluster;
 use crate::dice::Dice;
@@ -76,6 +76,7 @@ pub(crate) async fn create(cluster: &Cluster, dice: &mut Dice) {
     let command = SystemCommand::CreateKeyspace {
         name,
         mode,
+        merge: Merge::Lww,
         replication: None,
         limits: LimitsAsked::default(),
     };

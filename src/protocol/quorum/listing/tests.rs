@@ -2,6 +2,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::version::lww::supersedes;
 use crate::types::{Incarnation, Timestamp, Version};
 
 const DEADLINE: Moment = Moment(1_000_000);
@@ -38,7 +39,7 @@ fn pages_merge_up_to_the_least_complete_key() {
         (&["a1", "a2", "a2"], "a2", "a"),
     ];
     for (pages, merged, stale) in cases {
-        let got = merge(pages.iter().map(|text| page(text)).collect());
+        let got = merge(Merge::Lww, pages.iter().map(|text| page(text)).collect());
         let ListPage { rows, reached } = page(merged);
         let stale = stale.split_whitespace().map(Key::from).collect();
         assert_eq!(got, Merged { rows, reached, stale }, "{pages:?}");
@@ -48,7 +49,7 @@ fn pages_merge_up_to_the_least_complete_key() {
 #[test]
 fn merging_beyond_the_least_complete_key_can_be_planted() {
     Planted::set(Some(Planted::ListedBeyondComplete));
-    let merged = merge(vec![page("a1 b2 | b"), page("a1 c5 | c")]);
+    let merged = merge(Merge::Lww, vec![page("a1 b2 | b"), page("a1 c5 | c")]);
     Planted::set(None);
     assert_eq!(merged.reached, Some(Key::from("c")));
 }
@@ -60,6 +61,7 @@ fn setup(reachable: &[bool], required: u32) -> ListSetup {
     };
     ListSetup {
         primaries: reachable.iter().enumerate().map(primary).collect(),
+        merge: Merge::Lww,
         required,
         hedge_after: Some(Duration::from_millis(10)),
         deadline: DEADLINE,
@@ -169,7 +171,7 @@ proptest! {
         let (mut after, mut all, mut stale) = (None, Vec::new(), BTreeSet::new());
         loop {
             let pages = replicas.iter().map(|(rows, max)| listed(rows, after.as_ref(), *max));
-            let merged = merge(pages.collect());
+            let merged = merge(Merge::Lww, pages.collect());
             all.extend(merged.rows);
             stale.extend(merged.stale);
             match merged.reached {

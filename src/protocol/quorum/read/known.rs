@@ -4,7 +4,9 @@ use super::ReadQuorum;
 use super::replica::{Heard, Part, Repair, Replica};
 use crate::protocol::message::{Holding, Refusal, Want};
 use crate::protocol::quorum::QuorumError;
-use crate::types::{NodeId, Record};
+use crate::protocol::version::dvv::{Context, Siblings};
+use crate::protocol::version::merging::joined;
+use crate::types::{NodeId, Record, Version};
 
 impl ReadQuorum {
     /// Replicas with a part in the read that are so.
@@ -46,7 +48,7 @@ impl ReadQuorum {
     }
 
     pub(super) fn lacks_value(&self) -> bool {
-        self.newest.is_some() && self.newest_record().is_none()
+        (self.newest.is_some() && self.newest_record().is_none()) || self.seen.is_some()
     }
 
     /// Whether a question in flight, not yet slow, may bring the newest record.
@@ -59,14 +61,21 @@ impl ReadQuorum {
 
     /// What is wrong if every replica that answered holds something older than is asked for.
     pub(super) fn behind(&self) -> Option<QuorumError> {
-        let wanted = self.at_least?;
+        let latest = |seen: &Context| seen.latest();
+        let seen = self.seen.as_ref().and_then(latest);
+        let seen = seen.map(|timestamp| Version { timestamp, ..Version::NONE });
+        let wanted = self.at_least.or(seen)?;
         // One that follows a newer ring is to be asked again by that.
         if self.refusals.iter().any(|(_, refusal)| *refusal == Refusal::StaleRing) {
             return None;
         }
         let newest = self.replicas.iter().filter_map(|replica| replica.holds).max();
         let answered = self.replicas.iter().filter(|replica| replica.is_known()).count() as u32;
-        (newest < Some(wanted)).then_some(QuorumError::Behind { wanted, newest, answered })
+        (newest < Some(wanted) || seen.is_some()).then_some(QuorumError::Behind {
+            wanted,
+            newest,
+            answered,
+        })
     }
 
     /// Replicas of which it is so.
@@ -76,10 +85,15 @@ impl ReadQuorum {
 
     pub(super) fn merge(&mut self, holding: Holding) {
         self.newest = self.newest.max(Some(holding.version()));
-        if let Holding::Record(record) = holding
-            && self.record.as_ref().is_none_or(|known| known.version < record.version)
-        {
-            self.record = Some(record);
-        }
+        let Holding::Record(record) = holding else { return };
+        let joined = match self.record.take() {
+            Some(known) => joined(self.merge, known, record),
+            None => record,
+        };
+        self.newest = self.newest.max(Some(joined.version));
+        let reached =
+            |seen: &Context| Siblings::of_record(&joined).is_ok_and(|row| seen.is_reached_by(&row));
+        self.seen.take_if(|seen| reached(seen));
+        self.record = Some(joined);
     }
 }

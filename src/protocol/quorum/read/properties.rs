@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::protocol::quorum::script::DEADLINE;
-use crate::types::{Incarnation, Timestamp};
+use crate::types::{Incarnation, Merge, Timestamp};
 
 /// One random event: which kind, and to which of the messages in flight.
 type Step = (u8, usize);
@@ -337,6 +337,8 @@ prop_compose! {
             alongside: hold.map(|required| Alongside { answering, owners, required }),
             primaries: reachable.iter().enumerate().map(primary).collect(),
             required,
+            merge: Merge::Lww,
+            seen: None,
             at_least: seen.then(|| record(at_least).version),
             blocking_repair,
             hedge_after: hedge.then(|| Duration::from_millis(10)),

@@ -93,6 +93,8 @@ fn begin(setup: &str) -> Reading {
         primaries: script::primaries(setup),
         required: script::number(setup, "r").expect("r") as u32,
         at_least: script::number(setup, "least").map(stamped),
+        merge: Merge::Lww,
+        seen: None,
         blocking_repair: setup.contains("blocking"),
         alongside: script::number(setup, "answering").map(|answering| Alongside {
             answering: answering as usize,

@@ -177,8 +177,8 @@ impl World {
 
     fn hear(&mut self, reply: Reply) {
         match reply {
-            Reply::Alive(last) => self.progress.on_heartbeat_reply(last),
-            Reply::Matches(index) => drop(self.progress.on_matched(index)),
+            Reply::Alive(last) => self.progress.on_heartbeat_reply(0, last),
+            Reply::Matches(index) => drop(self.progress.on_matched(index, 0)),
             Reply::Rejected(previous, hint) => {
                 self.progress.on_rejected(previous, self.leader.find_conflict(hint).next());
             }

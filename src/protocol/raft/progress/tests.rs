@@ -9,7 +9,7 @@ fn at(index: u64) -> LogIndex {
 /// A replica that is known to match through `matched`, with a window of two appends.
 fn replicating(matched: u64) -> Progress {
     let mut progress = Progress::new(at(matched + 1), 2, NOW);
-    progress.on_matched(at(matched));
+    progress.on_matched(at(matched), 0);
     assert_eq!(progress.state(), State::Replicate);
     progress
 }
@@ -52,19 +52,19 @@ fn a_new_replica_is_probed_behind_the_leaders_log_with_one_append_at_a_time() {
 #[test]
 fn a_probe_that_matches_begins_the_pipeline() {
     let mut progress = probing(0, 8);
-    assert!(progress.on_matched(at(9)));
+    assert!(progress.on_matched(at(9), 0));
     assert_eq!(shown(&progress), (9, 10, State::Replicate, 0));
     let mut fresh = probing(0, 1);
-    assert!(!fresh.on_matched(at(0)), "an empty log matches before its first entry");
+    assert!(!fresh.on_matched(at(0), 0), "an empty log matches before its first entry");
     assert_eq!(shown(&fresh), (0, 1, State::Replicate, 0));
 }
 
 #[test]
 fn an_old_acknowledgement_does_not_end_a_probe() {
     let mut progress = probing(5, 6);
-    assert!(!progress.on_matched(at(4)));
+    assert!(!progress.on_matched(at(4), 0));
     assert_eq!(shown(&progress), (5, 6, SENT, 0));
-    assert!(!progress.on_matched(at(5)));
+    assert!(!progress.on_matched(at(5), 0));
     assert_eq!(shown(&progress), (5, 6, State::Replicate, 0));
 }
 
@@ -78,7 +78,7 @@ fn the_pipeline_sends_on_until_its_window_is_full() {
     progress.on_sent(at(9));
     assert_eq!(shown(&progress), (5, 10, State::Replicate, 2));
     assert!(!progress.may_send());
-    assert!(progress.on_matched(at(7)));
+    assert!(progress.on_matched(at(7), 0));
     assert_eq!(shown(&progress), (7, 10, State::Replicate, 1));
     assert!(progress.may_send());
 }
@@ -91,12 +91,12 @@ fn an_append_without_entries_takes_no_place_in_the_window() {
 #[test]
 fn acknowledgements_may_be_repeated_overtaken_and_within_an_append() {
     let mut progress = in_flight(5, &[7, 9]);
-    assert!(progress.on_matched(at(8)), "8 confirms the first append whole");
+    assert!(progress.on_matched(at(8), 0), "8 confirms the first append whole");
     assert_eq!(shown(&progress), (8, 10, State::Replicate, 1));
-    assert!(!progress.on_matched(at(7)));
-    assert!(!progress.on_matched(at(8)));
+    assert!(!progress.on_matched(at(7), 0));
+    assert!(!progress.on_matched(at(8), 0));
     assert_eq!(shown(&progress), (8, 10, State::Replicate, 1));
-    assert!(progress.on_matched(at(9)));
+    assert!(progress.on_matched(at(9), 0));
     assert_eq!(shown(&progress), (9, 10, State::Replicate, 0));
 }
 
@@ -153,7 +153,7 @@ fn every_rejection_of_a_pipeline_but_the_first_is_old() {
 #[test]
 fn an_answered_heartbeat_repeats_a_probe() {
     let mut progress = probing(5, 8);
-    progress.on_heartbeat_reply(at(9));
+    progress.on_heartbeat_reply(0, at(9));
     assert_eq!(shown(&progress), (5, 8, UNSENT, 0));
 }
 
@@ -163,9 +163,9 @@ fn an_append_that_outlives_two_answered_heartbeats_is_given_up() {
     // beyond what was sent.
     for (last, next) in [(5, 6), (7, 8), (20, 10), (3, 6)] {
         let mut progress = in_flight(5, &[7, 9]);
-        progress.on_heartbeat_reply(at(last));
+        progress.on_heartbeat_reply(0, at(last));
         assert_eq!(shown(&progress), (5, 10, State::Replicate, 2));
-        progress.on_heartbeat_reply(at(last));
+        progress.on_heartbeat_reply(0, at(last));
         assert_eq!(shown(&progress), (5, next, UNSENT, 0), "the log ends at {last}");
     }
 }
@@ -173,23 +173,23 @@ fn an_append_that_outlives_two_answered_heartbeats_is_given_up() {
 #[test]
 fn a_pipeline_that_moves_is_not_given_up() {
     let mut progress = in_flight(5, &[7, 9]);
-    progress.on_heartbeat_reply(at(7));
-    progress.on_matched(at(7));
-    progress.on_heartbeat_reply(at(9));
-    progress.on_matched(at(9));
-    progress.on_heartbeat_reply(at(9));
-    progress.on_heartbeat_reply(at(9));
+    progress.on_heartbeat_reply(0, at(7));
+    progress.on_matched(at(7), 0);
+    progress.on_heartbeat_reply(0, at(9));
+    progress.on_matched(at(9), 0);
+    progress.on_heartbeat_reply(0, at(9));
+    progress.on_heartbeat_reply(0, at(9));
     assert_eq!(shown(&progress), (9, 10, State::Replicate, 0));
 }
 
 #[test]
 fn an_append_that_is_sent_again_has_all_its_time_again() {
     let mut progress = in_flight(5, &[7]);
-    progress.on_heartbeat_reply(at(5));
+    progress.on_heartbeat_reply(0, at(5));
     progress.on_unreachable();
-    progress.on_matched(at(5));
+    progress.on_matched(at(5), 0);
     progress.on_sent(at(7));
-    progress.on_heartbeat_reply(at(5));
+    progress.on_heartbeat_reply(0, at(5));
     assert_eq!(shown(&progress), (5, 8, State::Replicate, 1));
 }
 
@@ -212,13 +212,13 @@ fn nothing_is_appended_while_a_snapshot_is_under_way() {
     assert_eq!(shown(&progress), (5, 6, snapshot, 0));
     assert!(!progress.may_send());
     progress.on_sent(at(9));
-    progress.on_heartbeat_reply(at(5));
+    progress.on_heartbeat_reply(0, at(5));
     progress.on_unreachable();
     assert!(!progress.on_rejected(at(7), at(6)));
     assert_eq!(shown(&progress), (5, 6, snapshot, 0));
-    assert!(progress.on_matched(at(7)), "an append that was in flight");
+    assert!(progress.on_matched(at(7), 0), "an append that was in flight");
     assert_eq!(shown(&progress), (7, 8, snapshot, 0));
-    assert!(progress.on_matched(at(20)), "the snapshot is no longer needed");
+    assert!(progress.on_matched(at(20), 0), "the snapshot is no longer needed");
     assert_eq!(shown(&progress), (20, 21, State::Replicate, 0));
 }
 
@@ -241,7 +241,7 @@ fn a_failed_snapshot_is_tried_again_once_the_replica_answers() {
     progress.begin_snapshot(at(20));
     progress.end_snapshot(None);
     assert!(!progress.may_send());
-    progress.on_heartbeat_reply(at(5));
+    progress.on_heartbeat_reply(0, at(5));
     assert!(progress.may_send());
 }
 
@@ -255,4 +255,19 @@ fn contact_and_rounds_never_go_back() {
     progress.on_round(6, NOW + 2);
     assert_eq!(progress.recent_tick(), NOW + 5);
     assert_eq!((progress.round(), progress.round_tick()), (7, Some(NOW + 4)));
+}
+
+/// Its disk was put back to an earlier state: it acknowledged 7, and says in a later round that it
+/// ends at 4.
+#[test]
+fn what_a_replica_has_lost_counts_no_more_and_is_sent_anew() {
+    let mut progress = replicating(5);
+    assert!(progress.on_matched(at(7), 3));
+    progress.on_heartbeat_reply(3, at(4));
+    assert_eq!(progress.matched(), at(7), "it may have said so before it had acknowledged 7");
+    progress.on_heartbeat_reply(4, at(4));
+    assert_eq!((progress.matched(), progress.next()), (at(0), at(5)));
+    assert!(progress.may_send());
+    assert!(progress.on_matched(at(9), 4));
+    assert_eq!(progress.matched(), at(9));
 }

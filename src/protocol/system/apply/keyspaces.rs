@@ -6,10 +6,10 @@ use crate::protocol::system::keyspace::{
     check_name, check_replication,
 };
 use crate::protocol::system::limits::LimitsAsked;
-use crate::protocol::system::refusal::SystemRefusal;
+use crate::protocol::system::refusal::{SystemRefusal, rule};
 use crate::protocol::system::settings::Replication;
 use crate::protocol::system::state::SystemState;
-use crate::types::{KeyspaceId, LogIndex};
+use crate::types::{KeyspaceId, LogIndex, Merge};
 
 /// So many alterations of a keyspace are remembered: those whose senders may still repeat them.
 const ALTERATIONS_KEPT: usize = 16;
@@ -19,16 +19,18 @@ impl SystemState {
     /// that keyspace has been dropped since.
     pub(super) fn create_keyspace(
         &mut self,
-        index: LogIndex,
-        request_id: u64,
+        (index, request_id): (LogIndex, u64),
         name: &str,
-        mode: Mode,
+        (mode, merge): (Mode, Merge),
         (asked, limits): (ReplicationAsked, LimitsAsked),
     ) -> Result<SystemReply, SystemRefusal> {
         if let Some(before) = self.find_keyspace(|keyspace| keyspace.created.is_by(request_id)) {
             return Ok(SystemReply::Created { keyspace: before });
         }
         self.check_room_for(name)?;
+        let merges = mode == Mode::Quorum || merge == Merge::Lww;
+        let right = "copies in a strong keyspace do not differ; leave it out, or use mode quorum";
+        rule(merges, "merge", merge.name(), right)?;
         let replication = match mode {
             Mode::Quorum => asked.for_new(self.default_replication()),
             Mode::Strong => self.strong_replication(asked)?,
@@ -38,7 +40,7 @@ impl SystemState {
             self.found_groups(index, replication.factor);
         }
         let created = Marker { index, request_id };
-        let id = self.create_keyspace_entry(name.to_owned(), mode, replication, created);
+        let id = self.create_keyspace_entry(name.to_owned(), (mode, merge), replication, created);
         if let Some(keyspace) = self.keyspaces.get_mut(&id) {
             keyspace.limits = limits.over(keyspace.limits);
         }

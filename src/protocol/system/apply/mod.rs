@@ -45,9 +45,9 @@ impl SystemState {
             SystemCommand::Remove { node, expected_epoch } => {
                 self.remove(index, *node, *expected_epoch)
             }
-            SystemCommand::CreateKeyspace { name, mode, replication, limits } => {
+            SystemCommand::CreateKeyspace { name, mode, merge, replication, limits } => {
                 let asked = (replication.unwrap_or_default(), *limits);
-                self.create_keyspace(index, id, name, *mode, asked)
+                self.create_keyspace((index, id), name, (*mode, *merge), asked)
             }
             SystemCommand::AlterKeyspace { name, replication, limits } => {
                 self.alter_keyspace(id, name, (*replication, *limits))

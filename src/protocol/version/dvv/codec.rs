@@ -2,8 +2,7 @@
 //!
 //! Siblings, all numbers big-endian: a version byte (1), how many lives (4 bytes), of each its
 //! incarnation, stamp and number of events (8 each); how many values (4), of each its incarnation
-//! and stamp (8 each), whether it is a value (1) or a delete (0), and of a value its length (4) and
-//! its bytes. Lives and values come in order, each once.
+//! and stamp (8 each), its length (4) and its bytes. Lives and values come in order, each once.
 //!
 //! A context is the version byte, the lives as above, and the CRC32C of the key and these bytes, in
 //! base64url without padding (RFC 4648, section 5). The key under the checksum is what tells a
@@ -17,7 +16,7 @@ use crate::types::{Incarnation, Key, Timestamp, Version};
 const VERSION: u8 = 1;
 const SUM_BYTES: usize = 4;
 const LIFE_BYTES: usize = 24;
-const VALUE_BYTES_MIN: usize = 17;
+const VALUE_BYTES_MIN: usize = 20;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -46,11 +45,8 @@ impl Siblings {
         for ((at, life), value) in &self.values {
             bytes.extend(life.0.to_be_bytes());
             bytes.extend(at.0.to_be_bytes());
-            bytes.push(u8::from(value.is_some()));
-            if let Some(value) = value {
-                bytes.extend((value.len() as u32).to_be_bytes());
-                bytes.extend_from_slice(value);
-            }
+            bytes.extend((value.len() as u32).to_be_bytes());
+            bytes.extend_from_slice(value);
         }
         Bytes::from(bytes)
     }
@@ -82,10 +78,26 @@ impl Siblings {
 }
 
 impl Context {
-    /// What a client is given for a key.
-    pub fn to_text(&self, key: &Key) -> String {
+    /// What another node is given.
+    pub fn encode(&self) -> Bytes {
         let mut bytes = vec![VERSION];
         encode_lives(self.0.iter(), &mut bytes);
+        Bytes::from(bytes)
+    }
+
+    /// What another node has given.
+    ///
+    /// # Errors
+    /// [`SiblingsError`].
+    pub fn decode(mut bytes: Bytes) -> Result<Context, SiblingsError> {
+        check_version(&mut bytes)?;
+        let context = decode_lives(&mut bytes)?;
+        if bytes.is_empty() { Ok(context) } else { Err(SiblingsError::Malformed) }
+    }
+
+    /// What a client is given for a key.
+    pub fn to_text(&self, key: &Key) -> String {
+        let mut bytes = self.encode().to_vec();
         bytes.extend(sum(key, &bytes).to_be_bytes());
         to_base64(&bytes)
     }
@@ -95,19 +107,25 @@ impl Context {
     /// # Errors
     /// [`SiblingsError`].
     pub fn from_text(text: &str, key: &Key) -> Result<Context, SiblingsError> {
+        let (context, body, told) = Context::parse(text)?;
+        match sum(key, &body) == told {
+            true => Ok(context),
+            false => Err(SiblingsError::OtherKey),
+        }
+    }
+
+    /// Whether a text is a context, of whatever key.
+    pub fn is_text(text: &str) -> bool {
+        Context::parse(text).is_ok()
+    }
+
+    /// A context, its bytes, and the sum that came with them.
+    fn parse(text: &str) -> Result<(Context, Bytes, u32), SiblingsError> {
         let bytes = from_base64(text).ok_or(SiblingsError::Malformed)?;
         let split = bytes.split_last_chunk::<SUM_BYTES>();
         let (body, told) = split.ok_or(SiblingsError::Malformed)?;
-        let mut rest = Bytes::copy_from_slice(body);
-        check_version(&mut rest)?;
-        let context = decode_lives(&mut rest)?;
-        if !rest.is_empty() {
-            return Err(SiblingsError::Malformed);
-        }
-        if sum(key, body) != u32::from_be_bytes(*told) {
-            return Err(SiblingsError::OtherKey);
-        }
-        Ok(context)
+        let body = Bytes::copy_from_slice(body);
+        Ok((Context::decode(body.clone())?, body, u32::from_be_bytes(*told)))
     }
 }
 
@@ -159,17 +177,11 @@ fn take_u64(bytes: &mut Bytes) -> Result<u64, SiblingsError> {
     bytes.try_get_u64().map_err(|_| SiblingsError::Malformed)
 }
 
-fn take_value(bytes: &mut Bytes) -> Result<Option<Bytes>, SiblingsError> {
-    match bytes.try_get_u8() {
-        Ok(0) => Ok(None),
-        Ok(1) => {
-            let length = take_u32(bytes)? as usize;
-            if length > bytes.len() {
-                return Err(SiblingsError::Malformed);
-            }
-            Ok(Some(bytes.split_to(length)))
-        }
-        _ => Err(SiblingsError::Malformed),
+fn take_value(bytes: &mut Bytes) -> Result<Bytes, SiblingsError> {
+    let length = take_u32(bytes)? as usize;
+    match length > bytes.len() {
+        true => Err(SiblingsError::Malformed),
+        false => Ok(bytes.split_to(length)),
     }
 }
 

@@ -11,10 +11,8 @@ fn written(row: &Siblings, at: (u64, u64), value: &'static str, context: &Contex
 }
 
 fn texts(row: &Siblings) -> Vec<String> {
-    let text = |value: Option<Bytes>| {
-        value.map_or("-".to_owned(), |value| String::from_utf8_lossy(&value).into_owned())
-    };
-    row.values().map(|sibling| text(sibling.value)).collect()
+    let text = |sibling: Sibling| String::from_utf8_lossy(&sibling.value).into_owned();
+    row.values().map(text).collect()
 }
 
 #[test]
@@ -39,12 +37,44 @@ fn a_covered_value_does_not_come_back_with_a_replica_that_missed_its_end() {
 }
 
 #[test]
-fn a_delete_is_a_sibling_like_any_other() {
+fn a_delete_covers_what_it_has_seen_and_leaves_nothing() {
     let blind = Context::default();
     let one = written(&Siblings::default(), (1, 1), "a", &blind);
-    let gone = one.written(dot(2, 1), None, &one.context()).expect("few siblings");
-    assert_eq!(texts(&gone), ["-"]);
-    assert_eq!(texts(&written(&gone, (3, 2), "b", &blind)), ["-", "b"]);
+    let two = written(&one, (2, 2), "b", &blind);
+    let gone = one.written(dot(3, 1), None, &one.context()).expect("few siblings");
+    assert_eq!(texts(&gone), [""; 0]);
+    assert_eq!(texts(&gone.joined(&two)), ["b"], "nobody who deletes has seen it");
+    let record = gone.to_record().expect("a row");
+    assert_eq!(record.expires_at, Some(Expiry(Timestamp(3).wall_ms())), "it reads as absent");
+    assert_eq!(Siblings::of_record(&record), Ok(gone));
+    assert_eq!(two.to_record().expect("a row").expires_at, None);
+}
+
+#[test]
+fn a_context_is_reached_by_rows_that_have_heard_of_all_of_it() {
+    let one = written(&Siblings::default(), (1, 1), "a", &Context::default());
+    let two = written(&one, (2, 2), "b", &Context::default());
+    assert!(two.context().is_reached_by(&two) && one.context().is_reached_by(&two));
+    assert!(!two.context().is_reached_by(&one));
+    assert!(two.context().above(Timestamp(2)).is_reached_by(&Siblings::default()));
+    let mut many = one.clone();
+    for life in 2..60 {
+        let context = many.context();
+        many = written(&many, (life, life), "b", &context).pruned(LIVES_MAX);
+    }
+    assert_eq!(many.heard_of(Incarnation(1)), None, "it was forgotten");
+    assert!(one.context().is_reached_by(&many), "which is no reason to fail");
+}
+
+#[test]
+fn siblings_of_many_bytes_are_refused_and_one_value_never() {
+    let large = Bytes::from(vec![0; SIBLINGS_BYTES_MAX / 2 + 1]);
+    let (nothing, blind) = (Siblings::default(), Context::default());
+    let huge = Bytes::from(vec![0; SIBLINGS_BYTES_MAX + 1]);
+    assert!(nothing.written(dot(1, 1), Some(huge), &blind).is_ok());
+    let one = nothing.written(dot(1, 1), Some(large.clone()), &blind).expect("one");
+    let refused = one.written(dot(2, 1), Some(large), &blind).expect_err("too much");
+    assert_eq!((refused.siblings, refused.bytes), (2, SIBLINGS_BYTES_MAX + 2));
 }
 
 #[test]
@@ -54,20 +84,20 @@ fn too_many_siblings_are_refused_with_both_numbers() {
         row = written(&row, (stamp, 1), "v", &Context::default());
     }
     assert_eq!(row.len(), SIBLINGS_MAX);
-    let refused = row.written(dot(99, 1), None, &Context::default()).expect_err("too many");
-    let text = refused.to_string();
+    let value = Some(Bytes::from_static(b"v"));
+    let refused = row.written(dot(99, 1), value.clone(), &Context::default());
+    let text = refused.expect_err("too many").to_string();
     assert!(text.contains("51 siblings") && text.contains("siblings_max is 50"), "{text}");
-    assert!(row.written(dot(99, 1), None, &row.context()).is_ok());
+    assert!(row.written(dot(99, 1), value, &row.context()).is_ok());
 }
 
 #[test]
 fn a_forgotten_life_may_bring_a_covered_value_back() {
     let old = written(&Siblings::default(), (1, 1), "a", &Context::default());
     let new = written(&old, (2, 2), "b", &old.context());
-    let forgot = written(&new.clone().pruned(1), (3, 2), "c", &new.context());
-    assert_eq!(texts(&forgot.joined(&old)), ["c"], "the writer's context covers it all the same");
-    let blind = written(&new.pruned(1), (3, 2), "c", &Context::default());
-    assert_eq!(texts(&blind.joined(&old)), ["a", "b", "c"]);
+    let next = written(&new, (3, 2), "c", &new.context());
+    assert_eq!(texts(&next.joined(&old)), ["c"]);
+    assert_eq!(texts(&next.pruned(1).joined(&old)), ["a", "c"]);
 }
 
 #[test]

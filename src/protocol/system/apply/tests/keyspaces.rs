@@ -7,7 +7,7 @@ use crate::protocol::system::limits::{KeyspaceLimits, LimitsAsked};
 use crate::protocol::system::samples::{Cluster, asked, create, drop_named, strong};
 use crate::protocol::system::settings::Replication;
 use crate::protocol::system::{SystemCommand, SystemReply};
-use crate::types::{Epoch, KeyspaceId};
+use crate::types::{Epoch, KeyspaceId, Merge};
 
 const NOTHING: ReplicationAsked =
     ReplicationAsked { factor: None, read_quorum: None, write_quorum: None };
@@ -255,7 +255,9 @@ fn limits_are_set_changed_and_lifted_in_keyspaces_of_any_mode() {
         let name = || "k".to_owned();
         let limits = ask(Some(10), None);
         let replication = Some(NOTHING);
-        let created = SystemCommand::CreateKeyspace { name: name(), mode, replication, limits };
+        let merge = Merge::Lww;
+        let created =
+            SystemCommand::CreateKeyspace { name: name(), mode, merge, replication, limits };
         cluster.apply(created).unwrap();
         let mut limited = |limits| {
             let replication = NOTHING;
@@ -269,4 +271,28 @@ fn limits_are_set_changed_and_lifted_in_keyspaces_of_any_mode() {
         assert_eq!(limited(ask(None, Some(20))), (Some(10), Some(20)));
         assert_eq!(limited(ask(Some(0), None)), (None, Some(20)));
     }
+}
+
+#[test]
+fn a_keyspace_tells_by_its_id_how_its_copies_merge() {
+    let mut cluster = Cluster::sized(3);
+    let create = |name: &str, mode, merge| SystemCommand::CreateKeyspace {
+        name: name.to_owned(),
+        mode,
+        merge,
+        replication: Some(NOTHING),
+        limits: LimitsAsked::default(),
+    };
+    let refused = cluster.refused(create("s", Mode::Strong, Merge::Siblings));
+    assert!(refused.contains("merge") && refused.contains("do not differ"), "{refused}");
+    for (number, merge) in [(1, Merge::Siblings), (2, Merge::Lww)] {
+        let name = merge.name();
+        cluster.apply(create(name, Mode::Quorum, merge)).unwrap();
+        let id = cluster.state.keyspace_named(name).unwrap().id;
+        assert_eq!((id.number(), id.merge()), (number, merge));
+        assert!(!cluster.state.is_dropped(id));
+    }
+    cluster.apply(SystemCommand::DropKeyspace { name: "siblings".to_owned() }).unwrap();
+    assert!(cluster.state.is_dropped(KeyspaceId::numbered(1, Merge::Siblings)));
+    assert!(!cluster.state.is_dropped(KeyspaceId::numbered(3, Merge::Siblings)));
 }

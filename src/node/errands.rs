@@ -14,7 +14,7 @@ use crate::node::coordinator::pending::first_number;
 use crate::node::env::Env;
 use crate::protocol::message::tree::TreeReply;
 use crate::protocol::message::{Class, Found, Message, Refusal, RequestId};
-use crate::types::NodeId;
+use crate::types::{NodeId, Record};
 
 /// What a peer answered.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(crate) enum Reply {
     Write(Result<(), Refusal>),
     /// To the request for a row.
     Read(Result<Found, Refusal>),
+    /// To a write that it was to mint.
+    Mint(Result<Record, Refusal>),
 }
 
 struct Waiting {
@@ -33,13 +35,14 @@ struct Waiting {
 }
 
 /// Something that a peer was asked for.
-pub(super) struct Errand {
+pub(crate) struct Errand {
     number: u64,
     reply: oneshot::Receiver<Reply>,
 }
 
-/// Everything that is waited for, by the exchanges under way.
+/// Everything that one owner of requests waits for.
 pub(crate) struct Errands {
+    owner: Owner,
     env: Arc<dyn Env>,
     transport: Arc<dyn Transport>,
     waiting: Mutex<BTreeMap<u64, Waiting>>,
@@ -47,16 +50,16 @@ pub(crate) struct Errands {
 }
 
 impl Errands {
-    pub(super) fn new(env: Arc<dyn Env>, transport: Arc<dyn Transport>) -> Errands {
+    pub(crate) fn new(owner: Owner, env: Arc<dyn Env>, transport: Arc<dyn Transport>) -> Errands {
         let next = AtomicU64::new(first_number(env.random()));
-        Errands { env, transport, waiting: Mutex::default(), next }
+        Errands { owner, env, transport, waiting: Mutex::default(), next }
     }
 
     /// Asks a peer for something.
     ///
     /// # Errors
     /// [`Refusal::NotServing`] when the message cannot be sent.
-    pub(super) fn send(
+    pub(crate) fn send(
         &self,
         peer: NodeId,
         class: Class,
@@ -65,7 +68,7 @@ impl Errands {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, reply) = oneshot::channel();
         self.waiting.lock().insert(number, Waiting { from: peer, reply: sender });
-        let message = message(Owner::Exchange.request(number));
+        let message = message(self.owner.request(number));
         if self.transport.send(peer, class, message).is_err() {
             self.waiting.lock().remove(&number);
             return Err(Refusal::NotServing);
@@ -77,7 +80,7 @@ impl Errands {
     ///
     /// # Errors
     /// [`Refusal`] when there is none in time, or the peer's stream is gone.
-    pub(super) async fn reply(&self, errand: Errand, at_most: Duration) -> Result<Reply, Refusal> {
+    pub(crate) async fn reply(&self, errand: Errand, at_most: Duration) -> Result<Reply, Refusal> {
         let Errand { number, reply } = errand;
         let outcome = tokio::select! { biased;
             reply = reply => reply.map_err(|_| Refusal::NotServing),
@@ -88,13 +91,16 @@ impl Errands {
     }
 
     /// Whether a request was one of these.
-    pub(crate) fn asked(request: RequestId) -> bool {
-        matches!(Owner::of(request), Some((Owner::Exchange, _)))
+    pub(crate) fn asked(&self, request: RequestId) -> bool {
+        Owner::of(request).is_some_and(|(owner, _)| owner == self.owner)
     }
 
     /// Takes an answer.
     pub(crate) fn on_reply(&self, from: NodeId, request: RequestId, reply: Reply) {
-        let Some((Owner::Exchange, number)) = Owner::of(request) else { return };
+        let Some((owner, number)) = Owner::of(request) else { return };
+        if owner != self.owner {
+            return;
+        }
         let mut waiting = self.waiting.lock();
         if waiting.get(&number).is_some_and(|waiting| waiting.from == from)
             && let Some(waiting) = waiting.remove(&number)
@@ -110,7 +116,7 @@ impl Errands {
     }
 
     /// Stops waiting for anything: whoever asked has gone away.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.waiting.lock().clear();
     }
 }

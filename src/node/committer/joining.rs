@@ -1,0 +1,261 @@
+//! Rows of keyspaces that keep siblings: each is joined with what this node holds before it goes
+//! into the log, and writes are minted into that.
+//!
+//! Commits follow one another, and each is visible before the next begins: so joins of one key
+//! follow one another too, whoever sends the rows, and no lock is needed. A row that adds nothing
+//! to what is here is not written once more.
+//!
+//! This is also where the invariant of [`crate::protocol::version::dvv`] is kept, that a row knows
+//! all that a life wrote to it before: the pen begins a new life as soon as rows were given up, or
+//! a row is seen that knows more of the pen's life than this node does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use crate::node::clock::Clock;
+use crate::node::env::Env;
+use crate::protocol::message::Refusal;
+use crate::protocol::planted::{Planted, planted};
+use crate::protocol::version::dvv::{Context, LIVES_MAX, Siblings};
+use crate::protocol::version::merging::joined;
+use crate::storage::store::{Store, StoreError};
+use crate::storage::wal::LogRecord;
+use crate::types::{Incarnation, Key, KeyspaceId, PartitionId, Record, Row, Version};
+
+/// Siblings may be so written that they take this share of a log segment, and joined that they take
+/// that one.
+const MINTED_SHARE: usize = 8;
+const JOINED_SHARE: usize = 2;
+
+/// What a client writes into a row of siblings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mint {
+    /// The value; `None` is a delete.
+    pub(crate) value: Option<Bytes>,
+    /// What its writer had seen; a delete without one covers what the row has.
+    pub(crate) context: Option<Context>,
+}
+
+/// What this node mints events with.
+pub(crate) struct Pen {
+    env: Arc<dyn Env>,
+    clock: Arc<Clock>,
+    /// What one log segment holds: a row must fit.
+    segment_bytes: usize,
+    life: AtomicU64,
+}
+
+impl Pen {
+    pub(crate) fn new(env: Arc<dyn Env>, clock: Arc<Clock>, segment_bytes: usize) -> Pen {
+        let life = AtomicU64::new(env.random());
+        Pen { env, clock, segment_bytes, life }
+    }
+
+    /// Whether several siblings are more than one row may hold: of those that are written, so that
+    /// the joins of what several owners have taken fit as well; of those, what the log can take.
+    fn is_too_large(&self, record: &Record, is_minted: bool) -> bool {
+        let share = if is_minted { MINTED_SHARE } else { JOINED_SHARE };
+        let several = || Siblings::of_record(record).is_ok_and(|row| row.len() > 1);
+        record.value_len() > self.segment_bytes / share && several()
+    }
+
+    fn life(&self) -> Incarnation {
+        Incarnation(self.life.load(Ordering::Relaxed))
+    }
+
+    fn begin_new_life(&self) {
+        if !planted(Planted::LifeGoesOn) {
+            self.life.store(self.env.random(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A record of a commit that is to be joined.
+#[derive(Debug)]
+pub(super) struct Joining {
+    /// Which record it is.
+    pub(super) record: usize,
+    /// Which of the replies tells.
+    pub(super) reply: usize,
+    /// Set for a write that is minted here; the record names its key only.
+    pub(super) mint: Option<Mint>,
+}
+
+/// The outcome of a row that was joined.
+pub(super) type Joined = Result<Record, Refusal>;
+
+/// A commit whose rows are joined.
+#[derive(Default)]
+pub(super) struct Settled {
+    /// What goes into the log.
+    pub(super) records: Vec<LogRecord>,
+    /// The partitions of the records that are single rows, in order.
+    pub(super) partitions: Vec<PartitionId>,
+    /// What became of those that were to be joined, by reply.
+    pub(super) outcomes: BTreeMap<usize, Joined>,
+    /// Set when the storage engine failed.
+    pub(super) broken: Option<StoreError>,
+}
+
+/// Where a row lies.
+type Place = (KeyspaceId, PartitionId);
+
+/// What a commit has come to so far.
+struct Under<'s> {
+    store: &'s Store,
+    pen: &'s Pen,
+    /// Rows of this commit.
+    rows: BTreeMap<(Place, Key), Record>,
+    /// Partitions that this commit has dropped.
+    dropped: BTreeSet<Place>,
+}
+
+/// Joins the rows of a commit with what the store holds and with one another.
+pub(super) fn settle(
+    (store, pen): (&Store, &Pen),
+    (records, partitions): (Vec<LogRecord>, Vec<PartitionId>),
+    joining: Vec<Joining>,
+) -> Settled {
+    if records.iter().any(|record| matches!(record, LogRecord::DropPartition(..))) {
+        pen.begin_new_life();
+    }
+    if joining.is_empty() {
+        return Settled { records, partitions, ..Settled::default() };
+    }
+    let (rows, dropped) = (BTreeMap::new(), BTreeSet::new());
+    let mut under = Under { store, pen, rows, dropped };
+    let mut settled = Settled::default();
+    let mut partitions = partitions.into_iter();
+    let mut joining = joining.into_iter().peekable();
+    for (at, record) in records.into_iter().enumerate() {
+        let row = match record {
+            LogRecord::Row(row) => row,
+            other => {
+                under.note(&other);
+                settled.records.push(other);
+                continue;
+            }
+        };
+        let Some(partition) = partitions.next() else { continue };
+        let Some(it) = joining.next_if(|joining| joining.record == at) else {
+            settled.records.push(LogRecord::Row(row));
+            settled.partitions.push(partition);
+            continue;
+        };
+        let outcome = match under.take(partition, &row, it.mint) {
+            Ok((record, is_new)) => {
+                if is_new {
+                    let row = Row { record: record.clone(), ..row };
+                    settled.records.push(LogRecord::Row(row));
+                    settled.partitions.push(partition);
+                }
+                Ok(record)
+            }
+            Err(Unusable::Refused(refusal)) => Err(refusal),
+            Err(Unusable::Broken(error)) => {
+                settled.broken = Some(error);
+                Err(Refusal::Storage)
+            }
+        };
+        settled.outcomes.insert(it.reply, outcome);
+    }
+    settled
+}
+
+/// Why a row is not taken.
+enum Unusable {
+    Refused(Refusal),
+    Broken(StoreError),
+}
+
+impl Under<'_> {
+    fn note(&mut self, record: &LogRecord) {
+        if let LogRecord::DropPartition(keyspace, partition) = record {
+            let place = (*keyspace, *partition);
+            self.rows.retain(|(at, _), _| *at != place);
+            self.dropped.insert(place);
+        }
+    }
+
+    /// What is to be held for a key from now on, and whether that is news.
+    fn take(
+        &mut self,
+        partition: PartitionId,
+        row: &Row,
+        mint: Option<Mint>,
+    ) -> Result<(Record, bool), Unusable> {
+        let place = (row.keyspace, partition);
+        let held = match self.held(place, &row.key) {
+            // The copy that arrives mends it; what it knew of this life is gone.
+            Err(StoreError::Corrupt { .. }) if mint.is_none() => {
+                self.pen.begin_new_life();
+                None
+            }
+            Err(StoreError::Corrupt { .. }) => return Err(Unusable::Refused(Refusal::Corrupt)),
+            Err(error) => return Err(Unusable::Broken(error)),
+            Ok(held) => held,
+        };
+        let is_minted = mint.is_some();
+        let after = match mint {
+            Some(mint) => minted(self.pen, held.as_ref(), mint).map_err(Unusable::Refused)?,
+            None => self.joined(held.clone(), row),
+        };
+        let is_new = held.as_ref() != Some(&after);
+        if is_new && self.pen.is_too_large(&after, is_minted) {
+            return Err(Unusable::Refused(Refusal::TooManySiblings));
+        }
+        if is_new {
+            self.rows.insert((place, row.key.clone()), after.clone());
+        }
+        Ok((after, is_new))
+    }
+
+    fn held(&self, place: Place, key: &Key) -> Result<Option<Record>, StoreError> {
+        match self.rows.get(&(place, key.clone())) {
+            Some(record) => Ok(Some(record.clone())),
+            None if self.dropped.contains(&place) => Ok(None),
+            None => self.store.read(place.0, place.1, key),
+        }
+    }
+
+    fn joined(&self, held: Option<Record>, row: &Row) -> Record {
+        let life = self.pen.life();
+        let heard = |record: &Record| Siblings::of_record(record).ok()?.heard_of(life);
+        if heard(&row.record) > held.as_ref().and_then(heard) {
+            self.pen.begin_new_life();
+        }
+        let theirs = row.record.clone();
+        match held {
+            Some(ours) if !planted(Planted::RowsReplacedUnjoined) => {
+                joined(row.keyspace.merge(), ours, theirs)
+            }
+            _ => theirs,
+        }
+    }
+}
+
+/// The row that a write makes of what is held.
+fn minted(pen: &Pen, held: Option<&Record>, mint: Mint) -> Result<Record, Refusal> {
+    let row = held.map(Siblings::of_record).transpose().map_err(|_| Refusal::Corrupt)?;
+    let row = row.unwrap_or_default();
+    let Mint { value, context } = mint;
+    let context = match (context, &value) {
+        (Some(context), _) => context,
+        (None, Some(_)) => Context::default(),
+        (None, None) => row.context(),
+    };
+    let above = context.latest().max(held.map(|record| record.version.timestamp));
+    let timestamp = pen.clock.stamp(above).map_err(|_| Refusal::ClockOffset)?;
+    let dot = Version { timestamp, incarnation: pen.life() };
+    let context = if planted(Planted::MintIgnoresContext) { Context::default() } else { context };
+    let after = row.written(dot, value, &context).map_err(|_| Refusal::TooManySiblings)?;
+    let after = after.pruned(LIVES_MAX);
+    // It has the event that was just written, so it is a row.
+    after.to_record().ok_or(Refusal::Corrupt)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+use std::time::Duration;
+
+use super::*;
+use crate::node::env::Machine;
+use crate::storage::memory::{MemoryDisk, MemoryEngine};
+use crate::types::{Lsn, Merge, Moment, Timestamp};
+
+const SEGMENT_BYTES: usize = 64 << 10;
+const PARTITION: PartitionId = PartitionId(3);
+
+fn keyspace() -> KeyspaceId {
+    KeyspaceId::numbered(1, Merge::Siblings)
+}
+
+/// A replica: what its commits leave behind is visible to the next.
+struct Replica {
+    store: Store,
+    pen: Pen,
+    commits: u64,
+}
+
+impl Replica {
+    fn new() -> Replica {
+        let engine = MemoryEngine::open(MemoryDisk::new());
+        let store = Store::new(Arc::new(engine)).expect("a store");
+        store.create_keyspace(keyspace()).expect("a keyspace");
+        let env: Arc<dyn Env> = Arc::new(Machine::new());
+        let offset = Duration::from_secs(1);
+        let clock = Arc::new(Clock::new(Arc::clone(&env), Timestamp(0), offset));
+        Replica { store, pen: Pen::new(env, clock, SEGMENT_BYTES), commits: 0 }
+    }
+
+    /// Commits these together; what became of each.
+    fn commit(&mut self, asked: Vec<Asked>) -> (usize, Vec<Joined>) {
+        let mut joining = Vec::new();
+        let mut records = Vec::new();
+        for (at, one) in asked.into_iter().enumerate() {
+            let (record, mint) = match one {
+                Asked::Mint(mint) => (Record::new(Version::NONE, None), Some(mint)),
+                Asked::Row(record) => (record, None),
+                Asked::Drop => {
+                    records.push(LogRecord::DropPartition(keyspace(), PARTITION));
+                    continue;
+                }
+            };
+            joining.push(Joining { record: at, reply: at, mint });
+            let row = Row { keyspace: keyspace(), key: Key::from("k"), record };
+            records.push(LogRecord::Row(row));
+        }
+        let partitions = vec![PARTITION; joining.len()];
+        let under = (&self.store, &self.pen);
+        let settled = settle(under, (records, partitions), joining);
+        assert!(settled.broken.is_none());
+        self.commits += 1;
+        let written = settled.records.len();
+        for record in settled.records {
+            match record {
+                LogRecord::Row(row) => {
+                    let rows = std::iter::once((PARTITION, row));
+                    self.store.publish(Lsn(self.commits), rows, Moment(0));
+                }
+                LogRecord::DropPartition(keyspace, partition) => {
+                    self.store.drop_partition((keyspace, partition), Moment(0));
+                }
+                _ => {}
+            }
+        }
+        (written, settled.outcomes.into_values().collect())
+    }
+
+    fn one(&mut self, asked: Asked) -> Joined {
+        self.commit(vec![asked]).1.remove(0)
+    }
+
+    fn values(&self) -> Vec<Bytes> {
+        let held = self.store.read(keyspace(), PARTITION, &Key::from("k")).expect("readable");
+        held.map_or(Vec::new(), |record| values(&record))
+    }
+}
+
+enum Asked {
+    Mint(Mint),
+    Row(Record),
+    Drop,
+}
+
+fn put(value: &'static str, context: Option<Context>) -> Asked {
+    Asked::Mint(Mint { value: Some(Bytes::from_static(value.as_bytes())), context })
+}
+
+fn delete(context: Option<Context>) -> Asked {
+    Asked::Mint(Mint { value: None, context })
+}
+
+fn row(record: &Record) -> Siblings {
+    Siblings::of_record(record).expect("siblings")
+}
+
+fn values(record: &Record) -> Vec<Bytes> {
+    row(record).values().map(|sibling| sibling.value).collect()
+}
+
+#[test]
+fn writes_become_siblings_until_one_has_seen_them() {
+    let mut replica = Replica::new();
+    let (written, both) = replica.commit(vec![put("a", None), put("b", None)]);
+    assert_eq!(
+        (written, values(both[1].as_ref().expect("taken"))),
+        (2, vec!["a".into(), "b".into()])
+    );
+    let seen = row(both[1].as_ref().expect("taken")).context();
+    let merged = replica.one(put("ab", Some(seen.clone()))).expect("taken");
+    assert_eq!(values(&merged), ["ab"]);
+    let late = replica.one(put("c", Some(seen))).expect("taken");
+    assert_eq!(values(&late), ["ab", "c"]);
+    assert_eq!(replica.values(), ["ab", "c"]);
+}
+
+#[test]
+fn a_delete_without_a_context_covers_what_is_here() {
+    let mut replica = Replica::new();
+    let first = replica.one(put("a", None)).expect("taken");
+    replica.one(put("b", None)).expect("taken");
+    let half = replica.one(delete(Some(row(&first).context()))).expect("taken");
+    assert_eq!(values(&half), ["b"]);
+    let gone = replica.one(delete(None)).expect("taken");
+    assert!(values(&gone).is_empty() && gone.expires_at.is_some(), "{gone:?}");
+}
+
+#[test]
+fn rows_are_joined_and_what_is_no_news_is_not_written() {
+    let (mut here, mut there) = (Replica::new(), Replica::new());
+    let ours = here.one(put("a", None)).expect("taken");
+    let theirs = there.one(put("b", None)).expect("taken");
+    let joined = here.one(Asked::Row(theirs.clone())).expect("taken");
+    assert_eq!(row(&joined).len(), 2);
+    for old in [theirs, ours, joined.clone()] {
+        let (written, outcomes) = here.commit(vec![Asked::Row(old)]);
+        assert_eq!((written, outcomes), (0, vec![Ok(joined.clone())]));
+    }
+    let (written, outcomes) = there.commit(vec![Asked::Row(joined.clone()), Asked::Row(joined)]);
+    assert_eq!((written, outcomes.len()), (1, 2), "the second adds nothing to the first");
+}
+
+#[test]
+fn too_many_siblings_are_refused_and_nothing_is_written() {
+    let mut replica = Replica::new();
+    for _ in 0..crate::protocol::version::dvv::SIBLINGS_MAX {
+        replica.one(put("v", None)).expect("taken");
+    }
+    let (written, outcomes) = replica.commit(vec![put("one too many", None)]);
+    assert_eq!((written, outcomes), (0, vec![Err(Refusal::TooManySiblings)]));
+}
+
+/// A row that no log segment holds would end the node's promises.
+#[test]
+fn siblings_that_the_log_cannot_take_are_refused() {
+    let large = |bytes: usize| Mint { value: Some(Bytes::from(vec![7; bytes])), context: None };
+    let mut replica = Replica::new();
+    replica.one(Asked::Mint(large(SEGMENT_BYTES / 4))).expect("one value is judged by others");
+    let refused = replica.commit(vec![Asked::Mint(large(10))]);
+    assert_eq!(refused, (0, vec![Err(Refusal::TooManySiblings)]));
+    let (mut one, mut other) = (Replica::new(), Replica::new());
+    let ours = one.one(Asked::Mint(large(SEGMENT_BYTES / 4))).expect("taken");
+    let theirs = other.one(Asked::Mint(large(SEGMENT_BYTES / 3))).expect("taken");
+    assert_eq!(one.one(Asked::Row(theirs)), Err(Refusal::TooManySiblings));
+    assert_eq!(one.values().len(), 1, "{ours:?} stands");
+}
+
+/// A replica that gave its rows up, or lost one, must not write on under the life that wrote them:
+/// what it wrote before, and others still have, would count as covered.
+#[test]
+fn a_replica_that_has_lost_a_row_begins_a_new_life() {
+    assert_eq!(siblings_after_a_loss(), 2, "both were written blindly");
+    Planted::set(Some(Planted::LifeGoesOn));
+    assert_eq!(siblings_after_a_loss(), 1, "the first value is lost");
+    Planted::set(None);
+
+    let mut forgetful = Replica::new();
+    let first = forgetful.one(put("a", None)).expect("taken");
+    let second = forgetful.one(put("b", Some(row(&first).context()))).expect("taken");
+    let life = forgetful.pen.life();
+    let mut restored = Replica { pen: forgetful.pen, ..Replica::new() };
+    restored.one(Asked::Row(first)).expect("taken");
+    assert_ne!(restored.pen.life(), life, "others know more of it than is here");
+    let third = restored.one(put("c", None)).expect("taken");
+    assert_eq!(row(&third).joined(&row(&second)).len(), 2);
+}
+
+/// How many values others have of a key that was written to before and after its partition was
+/// dropped.
+fn siblings_after_a_loss() -> usize {
+    let mut replica = Replica::new();
+    let before = replica.one(put("a", None)).expect("taken");
+    replica.commit(vec![Asked::Drop]);
+    assert!(replica.values().is_empty());
+    let after = replica.one(put("b", None)).expect("taken");
+    row(&after).joined(&row(&before)).len()
+}

@@ -1,0 +1,193 @@
+//! A write to a keyspace that keeps siblings: an owner of the key mints it into its own row, and
+//! then the row goes to all owners like any other.
+//!
+//! Who coordinates need not own the key: it has an owner mint and replicates what that answers. An
+//! owner that certainly did nothing is passed over for the next; after one whose answer was lost
+//! nothing is tried again, or the value might become its own sibling.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::node::committer::{self, ReplyTo};
+use crate::node::coordinator::Coordinator;
+use crate::node::errands::Reply;
+use crate::node::gate::Turned;
+use crate::node::request::{Receipt, RequestError, RequestOptions};
+use crate::protocol::message::{Class, Message, Mint, Refusal};
+use crate::protocol::planted::{Planted, planted};
+use crate::protocol::quorum::write::{WriteEffect, WriteQuorum, WriteSetup};
+use crate::protocol::quorum::{Outcome, QuorumError};
+use crate::protocol::version::dvv::{SIBLINGS_WARN, Siblings};
+use crate::types::{Epoch, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row};
+
+/// Why an owner did not mint.
+enum Unminted {
+    /// It certainly did not.
+    Refused(Refusal),
+    /// It may have.
+    Lost,
+}
+
+/// What is to be minted, by which version of the ring.
+struct Errand<'w> {
+    keyspace: KeyspaceId,
+    partition: PartitionId,
+    key: &'w Key,
+    mint: &'w committer::Mint,
+    epoch: Epoch,
+    deadline: Moment,
+}
+
+impl Coordinator {
+    /// Writes a value among the siblings of a key (`None` deletes those that the context names, or
+    /// without one those that are there) and waits for its write quorum.
+    pub(super) async fn write_sibling(
+        &self,
+        (keyspace, key): (KeyspaceId, Key),
+        value: Option<Bytes>,
+        options: &RequestOptions,
+        (started, deadline): (Moment, Moment),
+    ) -> Result<Receipt, RequestError> {
+        if options.ttl.is_some() {
+            return Err(RequestError::no_ttl("one of several siblings"));
+        }
+        let context = options.seen_of(&key)?;
+        let wanted = (keyspace, &key, committer::Mint { value, context });
+        let record = self.minted(wanted, options, (started, deadline)).await?;
+        let siblings = Siblings::of_record(&record).unwrap_or_default();
+        if siblings.len() >= SIBLINGS_WARN {
+            self.metrics.siblings_many.inc();
+            if siblings.len() == SIBLINGS_WARN {
+                tracing::warn!(%key, siblings = SIBLINGS_WARN, "a key gathers siblings");
+            }
+        }
+        let row = Row { keyspace, key: key.clone(), record };
+        let receipt = self.replicate(row, options, (started, deadline), true).await?;
+        // Who is told of a sibling must not cover it unread by its next write.
+        let context = (siblings.len() <= 1).then(|| siblings.context().to_text(&key));
+        Ok(Receipt { siblings: Some(siblings.len() as u32), context, ..receipt })
+    }
+
+    /// The row of the key with the value in it, durable at one of its owners.
+    async fn minted(
+        &self,
+        (keyspace, key, mint): (KeyspaceId, &Key, committer::Mint),
+        options: &RequestOptions,
+        (started, deadline): (Moment, Moment),
+    ) -> Result<Record, RequestError> {
+        loop {
+            let topology = self.topology.load();
+            let aimed = self.aim(&topology, (keyspace, key), options, deadline)?;
+            if let Some(error) = out_of_reach(&aimed.setup, started) {
+                return Err(self.fail(error, started));
+            }
+            let (partition, epoch) = (aimed.partition, aimed.epoch);
+            let mint = &mint;
+            let errand = Errand { keyspace, partition, key, mint, epoch, deadline };
+            let required = aimed.setup.required;
+            let mut refusals = Vec::new();
+            for owner in self.minters(aimed.setup, started) {
+                match self.mint_at(owner, &errand).await {
+                    Ok(record) => return Ok(record),
+                    Err(Unminted::Lost) => {
+                        let outcome = Outcome::Unknown;
+                        let error = QuorumError::Timeout { required, received: 0, outcome };
+                        return Err(self.fail(error, started));
+                    }
+                    Err(Unminted::Refused(Refusal::TooManySiblings)) => {
+                        return Err(RequestError::TooManySiblings);
+                    }
+                    Err(Unminted::Refused(refusal)) => refusals.push((owner, refusal)),
+                }
+            }
+            let in_doubt = refusals.iter().any(|(_, refusal)| refusal.leaves_doubt());
+            let outcome = if in_doubt { Outcome::Unknown } else { Outcome::Failed };
+            let error = match refusals.is_empty() {
+                true => QuorumError::Unavailable { required: 1, reachable: 0 },
+                false => QuorumError::Failed { required, received: 0, refusals, outcome },
+            };
+            let again =
+                !in_doubt && error.is_by_stale_ring() && self.hears_news(epoch, deadline).await;
+            if !again {
+                return Err(self.fail(error, started));
+            }
+        }
+    }
+
+    /// The present owners that can be reached, in the order in which they should be asked.
+    fn minters(&self, setup: WriteSetup, now: Moment) -> Vec<NodeId> {
+        let WriteSetup { mut primaries, coming, .. } = setup;
+        primaries.truncate(coming.map_or(usize::MAX, |coming| coming.present));
+        primaries.retain(|primary| primary.reachable);
+        self.order(&mut primaries, 1, now);
+        primaries.into_iter().map(|primary| primary.node).collect()
+    }
+
+    async fn mint_at(&self, owner: NodeId, errand: &Errand<'_>) -> Result<Record, Unminted> {
+        let time_left = errand.deadline.since(self.env.now());
+        if time_left.is_zero() {
+            return Err(Unminted::Refused(Refusal::Expired));
+        }
+        match owner == self.own {
+            true => self.mint_here(errand, time_left).await,
+            false => self.mint_there(owner, errand, time_left).await,
+        }
+    }
+
+    async fn mint_here(
+        &self,
+        errand: &Errand<'_>,
+        time_left: Duration,
+    ) -> Result<Record, Unminted> {
+        let (sender, minted) = oneshot::channel();
+        let Errand { keyspace, partition, key, mint, epoch, deadline } = errand;
+        let (place, mint) = ((*keyspace, *partition), ((*key).clone(), (*mint).clone()));
+        let reply_to = ReplyTo::Writer(sender);
+        let queued = self.gate.mint(place, mint, *epoch, time_left, reply_to);
+        queued.map_err(|turned| Unminted::Refused(Turned::refusal(turned)))?;
+        tokio::select! { biased;
+            minted = minted => match minted {
+                Ok(outcome) => outcome.map_err(Unminted::Refused),
+                Err(_) => Err(Unminted::Lost),
+            },
+            () = self.env.sleep_until(*deadline) => Err(Unminted::Lost),
+        }
+    }
+
+    async fn mint_there(
+        &self,
+        owner: NodeId,
+        errand: &Errand<'_>,
+        time_left: Duration,
+    ) -> Result<Record, Unminted> {
+        let Errand { keyspace, key, mint, epoch, .. } = errand;
+        let committer::Mint { value, context } = (*mint).clone();
+        let context = context.filter(|_| !planted(Planted::ContextLostOnTheWay));
+        let sent = self.mints.send(owner, Class::Client, |request| {
+            Message::Mint(Mint {
+                request,
+                keyspace: *keyspace,
+                key: (*key).clone(),
+                value,
+                context,
+                epoch: *epoch,
+                time_left,
+            })
+        });
+        let waited = sent.map_err(Unminted::Refused)?;
+        match self.mints.reply(waited, time_left).await {
+            Ok(Reply::Mint(outcome)) => outcome.map_err(Unminted::Refused),
+            Ok(_) | Err(_) => Err(Unminted::Lost),
+        }
+    }
+}
+
+/// Why a write would not even begin: nothing is minted then.
+fn out_of_reach(setup: &WriteSetup, now: Moment) -> Option<QuorumError> {
+    match WriteQuorum::new(setup.clone(), now).poll() {
+        Some(WriteEffect::Answer(Err(error))) => Some(error),
+        _ => None,
+    }
+}
