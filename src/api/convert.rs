@@ -123,14 +123,13 @@ pub(crate) fn with_context(
     options: RequestOptions,
     text: &str,
 ) -> Result<RequestOptions, RequestError> {
-    let error = match text.parse() {
+    let error: VersionParseError = match text.parse() {
         Ok(version) => return Ok(RequestOptions { context: Some(version), ..options }),
         Err(error) => error,
     };
     if Context::is_text(text) {
         return Ok(RequestOptions { seen: Some(text.into()), ..options });
     }
-    let _: &VersionParseError = &error;
     Err(invalid("context", format!("{error}; send a receipt's version, or its context")))
 }
 

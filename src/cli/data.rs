@@ -83,7 +83,7 @@ pub(crate) struct GetArgs {
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     r: Option<u32>,
     /// What was seen of this key before, as a receipt has it (its version, or its context): the
-    /// value is that one or a newer one.
+    /// answer knows of that, or fails.
     #[arg(long, value_name = "CONTEXT", default_value = "", hide_default_value = true)]
     context: String,
     /// Of a keyspace that keeps siblings: fail where the key has several.

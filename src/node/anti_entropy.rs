@@ -154,8 +154,6 @@ impl AntiEntropy {
                     () = stop.requested() => return,
                     _ = join_all(due.into_iter().map(|pair| self.attend(pair))) => {}
                 }
-                // Of exchanges that broke, answers may still be on their way.
-                self.errands.clear();
                 continue;
             }
             let wake_at = self.wake_at();
@@ -250,7 +248,7 @@ impl AntiEntropy {
             return Err(Broken::Unconnected);
         }
         let epoch = self.gate.topology.load().epoch;
-        let mut exchange = Exchange::new();
+        let mut exchange = Exchange::new(pair.keyspace.merge());
         let mut copied = Copied::default();
         let mut fence = Timestamp::default();
         loop {

@@ -34,10 +34,20 @@ struct Waiting {
     reply: oneshot::Sender<Reply>,
 }
 
-/// Something that a peer was asked for.
+/// Requests by number.
+type Requests = Arc<Mutex<BTreeMap<u64, Waiting>>>;
+
+/// Something that a peer was asked for; who drops it does not want to know any more.
 pub(crate) struct Errand {
     number: u64,
     reply: oneshot::Receiver<Reply>,
+    waiting: Requests,
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.waiting.lock().remove(&self.number);
+    }
 }
 
 /// Everything that one owner of requests waits for.
@@ -45,14 +55,14 @@ pub(crate) struct Errands {
     owner: Owner,
     env: Arc<dyn Env>,
     transport: Arc<dyn Transport>,
-    waiting: Mutex<BTreeMap<u64, Waiting>>,
+    waiting: Requests,
     next: AtomicU64,
 }
 
 impl Errands {
     pub(crate) fn new(owner: Owner, env: Arc<dyn Env>, transport: Arc<dyn Transport>) -> Errands {
         let next = AtomicU64::new(first_number(env.random()));
-        Errands { owner, env, transport, waiting: Mutex::default(), next }
+        Errands { owner, env, transport, waiting: Requests::default(), next }
     }
 
     /// Asks a peer for something.
@@ -68,26 +78,25 @@ impl Errands {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, reply) = oneshot::channel();
         self.waiting.lock().insert(number, Waiting { from: peer, reply: sender });
+        let errand = Errand { number, reply, waiting: Arc::clone(&self.waiting) };
         let message = message(self.owner.request(number));
-        if self.transport.send(peer, class, message).is_err() {
-            self.waiting.lock().remove(&number);
-            return Err(Refusal::NotServing);
-        }
-        Ok(Errand { number, reply })
+        let sent = self.transport.send(peer, class, message);
+        sent.map(|()| errand).map_err(|_| Refusal::NotServing)
     }
 
     /// Waits for the answer.
     ///
     /// # Errors
     /// [`Refusal`] when there is none in time, or the peer's stream is gone.
-    pub(crate) async fn reply(&self, errand: Errand, at_most: Duration) -> Result<Reply, Refusal> {
-        let Errand { number, reply } = errand;
-        let outcome = tokio::select! { biased;
-            reply = reply => reply.map_err(|_| Refusal::NotServing),
+    pub(crate) async fn reply(
+        &self,
+        mut errand: Errand,
+        at_most: Duration,
+    ) -> Result<Reply, Refusal> {
+        tokio::select! { biased;
+            reply = &mut errand.reply => reply.map_err(|_| Refusal::NotServing),
             () = self.env.sleep_until(self.env.now() + at_most) => Err(Refusal::Expired),
-        };
-        self.waiting.lock().remove(&number);
-        outcome
+        }
     }
 
     /// Whether a request was one of these.
@@ -113,10 +122,5 @@ impl Errands {
     /// Stops waiting for a peer whose stream is gone.
     pub(crate) fn on_disconnected(&self, peer: NodeId) {
         self.waiting.lock().retain(|_, waiting| waiting.from != peer);
-    }
-
-    /// Stops waiting for anything: whoever asked has gone away.
-    pub(crate) fn clear(&self) {
-        self.waiting.lock().clear();
     }
 }

@@ -16,7 +16,7 @@ use crate::node::env::Env;
 use crate::protocol::message::{
     Class, Compare, Message, Refusal, RequestId, Scan, ScanPage, ScanReply,
 };
-use crate::types::{Epoch, Key, KeyspaceId, Moment, NodeId, PartitionId, Row};
+use crate::types::{Epoch, Key, KeyspaceId, Merge, Moment, NodeId, PartitionId, Row, Timestamp};
 
 /// Bytes of one page.
 const PAGE_BYTES: u32 = 256 << 10;
@@ -100,16 +100,28 @@ impl Pages {
         page: ScanPage,
     ) -> Result<(), Refusal> {
         let Some(last) = page.rows.len().checked_sub(1) else { return Ok(()) };
-        let (sender, durable) = oneshot::channel();
-        let mut waiter = Some(sender);
+        let mut waiting = Vec::new();
         let submissions = page.rows.into_iter().enumerate().map(|(index, (key, record))| {
-            let waiter = if index == last { waiter.take() } else { None };
-            let reply_to = waiter.map_or(ReplyTo::Nobody, ReplyTo::Waiter);
-            let row = Row { keyspace, key, record };
-            Submission { row, partition, expires: Moment(u64::MAX), reply_to }
+            // They become durable together, but of those that are joined each may be refused.
+            let is_awaited = index == last || keyspace.merge() != Merge::Lww;
+            let reply_to = is_awaited.then(|| {
+                let (sender, durable) = oneshot::channel();
+                waiting.push(durable);
+                ReplyTo::Waiter(sender)
+            });
+            Submission {
+                row: Row { keyspace, key, record },
+                partition,
+                known_up_to: Timestamp::default(),
+                expires: Moment(u64::MAX),
+                reply_to: reply_to.unwrap_or(ReplyTo::Nobody),
+            }
         });
         self.committer.submit_together(submissions)?;
-        durable.await.unwrap_or(Err(Refusal::NotServing))
+        for durable in waiting {
+            durable.await.unwrap_or(Err(Refusal::NotServing))?;
+        }
+        Ok(())
     }
 
     /// Takes a page, or why there is none.

@@ -14,15 +14,20 @@ impl Digest {
         bytes.extend_from_slice(&version.timestamp.0.to_be_bytes());
         bytes.extend_from_slice(&version.incarnation.0.to_be_bytes());
         bytes.extend_from_slice(key.as_bytes());
-        let hash = murmur3::murmur3_x64_128(&mut &bytes[..], 0)
-            .expect("invariant: reading a slice of bytes cannot fail");
-        self.0 ^= hash as u64;
+        self.0 ^= hash_of(&bytes);
     }
 
     /// The digest as a number.
     pub fn value(self) -> u64 {
         self.0
     }
+}
+
+/// The lower half of `murmur3_x64_128`, with seed 0.
+pub fn hash_of(bytes: &[u8]) -> u64 {
+    let hash = murmur3::murmur3_x64_128(&mut &bytes[..], 0)
+        .expect("invariant: reading a slice of bytes cannot fail");
+    hash as u64
 }
 
 #[cfg(test)]

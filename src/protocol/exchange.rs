@@ -6,6 +6,10 @@
 //! too, and is no business of ours. So rows that differ are listed once more after a pause, and a
 //! row is repaired only if the replica that lacked something still lacks the very same thing.
 //!
+//! Of two versions the greater says all that the lesser says, where the last writer wins. Where
+//! rows are joined each may say what the other does not; so what still differs is copied both ways,
+//! and both end with the join.
+//!
 //! What the driver owes: both answers to every question of [`Effect::Ask`], and to do what
 //! [`Effect::Repair`] says before it comes back. A session that cannot go on is dropped; the next
 //! one begins anew, and finds what is repaired repaired.
@@ -18,7 +22,7 @@ use std::time::Duration;
 use crate::protocol::merkle::{BRANCHES, BUCKETS_OF_BRANCH};
 use crate::protocol::message::tree::{Answer, Question, RowList};
 use crate::protocol::planted::{Planted, planted};
-use crate::types::{Key, Moment, Version};
+use crate::types::{Key, Merge, Moment, Version};
 
 /// Rows that are repaired before more are listed.
 pub const DIFFERENCES_MAX: usize = 256;
@@ -45,7 +49,8 @@ pub enum Effect {
 pub struct Repairs {
     /// The rows here are newer.
     pub send: Vec<Key>,
-    /// The rows there are newer.
+    /// The rows there are newer; to be fetched when the others have been sent, as a key may be
+    /// among both.
     pub fetch: Vec<Key>,
 }
 
@@ -95,6 +100,7 @@ enum State {
 /// One session.
 #[derive(Debug)]
 pub struct Exchange {
+    merge: Merge,
     state: State,
     /// Buckets that differ.
     buckets: Vec<u16>,
@@ -106,16 +112,11 @@ pub struct Exchange {
     summary: Summary,
 }
 
-impl Default for Exchange {
-    fn default() -> Self {
-        Exchange::new()
-    }
-}
-
 impl Exchange {
-    /// A session that has not begun.
-    pub fn new() -> Exchange {
+    /// A session that has not begun, about rows that are merged in some way.
+    pub fn new(merge: Merge) -> Exchange {
         Exchange {
+            merge,
             state: State::Root,
             buckets: Vec::new(),
             after: None,
@@ -218,19 +219,22 @@ impl Exchange {
                 self.summary.unconfirmed += 1;
                 continue;
             }
-            let Some(now) = now.get(&key).filter(|now| now.older() < then.newer()) else {
-                continue;
+            let Some(now) = now.get(&key) else { continue };
+            let (sends, fetches) = match self.merge {
+                Merge::Lww if now.older() >= then.newer() => continue,
+                Merge::Lww => {
+                    let sends = (now.here > now.there) != planted(Planted::RepairsBackwards);
+                    (sends, !sends)
+                }
+                Merge::Siblings => (now.here.is_some(), now.there.is_some()),
             };
-            match (now.here > now.there) != planted(Planted::RepairsBackwards) {
-                true => repairs.send.push(key),
-                false => repairs.fetch.push(key),
-            }
+            self.summary.differing += 1;
+            repairs.fetch.extend(fetches.then(|| key.clone()));
+            repairs.send.extend(sends.then_some(key));
         }
-        let confirmed = repairs.send.len() + repairs.fetch.len();
-        self.summary.differing += confirmed as u64;
-        match confirmed {
-            0 => self.go_on(),
-            _ => self.state = State::Repairing(repairs),
+        match repairs == Repairs::default() {
+            true => self.go_on(),
+            false => self.state = State::Repairing(repairs),
         }
     }
 

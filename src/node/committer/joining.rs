@@ -3,7 +3,8 @@
 //!
 //! Commits follow one another, and each is visible before the next begins: so joins of one key
 //! follow one another too, whoever sends the rows, and no lock is needed. A row that adds nothing
-//! to what is here is not written once more.
+//! to what is here is not written once more, and of a key that a commit changes several times the
+//! log gets what it has come to.
 //!
 //! This is also where the invariant of [`crate::protocol::version::dvv`] is kept, that a row knows
 //! all that a life wrote to it before: the pen begins a new life as soon as rows were given up, or
@@ -23,12 +24,14 @@ use crate::protocol::version::dvv::{Context, LIVES_MAX, Siblings};
 use crate::protocol::version::merging::joined;
 use crate::storage::store::{Store, StoreError};
 use crate::storage::wal::LogRecord;
-use crate::types::{Incarnation, Key, KeyspaceId, PartitionId, Record, Row, Version};
+use crate::types::{Incarnation, Key, KeyspaceId, PartitionId, Record, Row, Timestamp, Version};
 
-/// Siblings may be so written that they take this share of a log segment, and joined that they take
-/// that one.
+/// A write may leave siblings that take this share of a log segment. Rows that owners of the key
+/// have taken apart from each other are joined to more; all of the usual few fit into a segment.
 const MINTED_SHARE: usize = 8;
-const JOINED_SHARE: usize = 2;
+
+/// What a log segment and a record need beside a row's key and value, and more.
+const OVERHEAD_BYTES: usize = 4096;
 
 /// What a client writes into a row of siblings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,13 @@ pub(crate) struct Mint {
     pub(crate) value: Option<Bytes>,
     /// What its writer had seen; a delete without one covers what the row has.
     pub(crate) context: Option<Context>,
+}
+
+impl Mint {
+    /// Whether it deletes whatever the row has.
+    pub(crate) fn is_blind_delete(&self) -> bool {
+        self.value.is_none() && self.context.is_none()
+    }
 }
 
 /// What this node mints events with.
@@ -54,12 +64,17 @@ impl Pen {
         Pen { env, clock, segment_bytes, life }
     }
 
-    /// Whether several siblings are more than one row may hold: of those that are written, so that
-    /// the joins of what several owners have taken fit as well; of those, what the log can take.
-    fn is_too_large(&self, record: &Record, is_minted: bool) -> bool {
-        let share = if is_minted { MINTED_SHARE } else { JOINED_SHARE };
-        let several = || Siblings::of_record(record).is_ok_and(|row| row.len() > 1);
-        record.value_len() > self.segment_bytes / share && several()
+    /// Whether a row takes more than it may: one that is written and grows by it, so that joins of
+    /// what several owners have taken fit into the log as well; or a join, what the log can take.
+    fn is_too_large(&self, row: &Row, held: Option<&Record>, is_minted: bool) -> bool {
+        let bytes = row.record.value_len();
+        let grows = bytes > held.map_or(0, Record::value_len);
+        let several = || Siblings::of_record(&row.record).is_ok_and(|row| row.len() > 1);
+        let has_room = bytes + row.key.0.len() + OVERHEAD_BYTES <= self.segment_bytes;
+        match is_minted && grows && bytes > self.segment_bytes / MINTED_SHARE {
+            true => several(),
+            false => !has_room,
+        }
     }
 
     fn life(&self) -> Incarnation {
@@ -80,6 +95,8 @@ pub(super) struct Joining {
     pub(super) record: usize,
     /// Which of the replies tells.
     pub(super) reply: usize,
+    /// Up to here this node knows of everything in the partition.
+    pub(super) known_up_to: Timestamp,
     /// Set for a write that is minted here; the record names its key only.
     pub(super) mint: Option<Mint>,
 }
@@ -107,8 +124,8 @@ type Place = (KeyspaceId, PartitionId);
 struct Under<'s> {
     store: &'s Store,
     pen: &'s Pen,
-    /// Rows of this commit.
-    rows: BTreeMap<(Place, Key), Record>,
+    /// Rows of this commit, each with its place in the log.
+    rows: BTreeMap<(Place, Key), (Record, usize)>,
     /// Partitions that this commit has dropped.
     dropped: BTreeSet<Place>,
 }
@@ -119,10 +136,10 @@ pub(super) fn settle(
     (records, partitions): (Vec<LogRecord>, Vec<PartitionId>),
     joining: Vec<Joining>,
 ) -> Settled {
-    if records.iter().any(|record| matches!(record, LogRecord::DropPartition(..))) {
-        pen.begin_new_life();
-    }
     if joining.is_empty() {
+        if records.iter().any(|record| matches!(record, LogRecord::DropPartition(..))) {
+            pen.begin_new_life();
+        }
         return Settled { records, partitions, ..Settled::default() };
     }
     let (rows, dropped) = (BTreeMap::new(), BTreeSet::new());
@@ -145,13 +162,12 @@ pub(super) fn settle(
             settled.partitions.push(partition);
             continue;
         };
-        let outcome = match under.take(partition, &row, it.mint) {
-            Ok((record, is_new)) => {
-                if is_new {
-                    let row = Row { record: record.clone(), ..row };
-                    settled.records.push(LogRecord::Row(row));
-                    settled.partitions.push(partition);
-                }
+        let reply = it.reply;
+        let outcome = match under.take(partition, row, it) {
+            Ok(Taken::Known(record)) => Ok(record),
+            Ok(Taken::News(row)) => {
+                let record = row.record.clone();
+                under.log(&mut settled, partition, row);
                 Ok(record)
             }
             Err(Unusable::Refused(refusal)) => Err(refusal),
@@ -160,9 +176,17 @@ pub(super) fn settle(
                 Err(Refusal::Storage)
             }
         };
-        settled.outcomes.insert(it.reply, outcome);
+        settled.outcomes.insert(reply, outcome);
     }
     settled
+}
+
+/// A row that was taken.
+enum Taken {
+    /// This node holds that already.
+    Known(Record),
+    /// What it is to hold from now on.
+    News(Row),
 }
 
 /// Why a row is not taken.
@@ -177,21 +201,24 @@ impl Under<'_> {
             let place = (*keyspace, *partition);
             self.rows.retain(|(at, _), _| *at != place);
             self.dropped.insert(place);
+            self.pen.begin_new_life();
         }
     }
 
-    /// What is to be held for a key from now on, and whether that is news.
+    /// What is to be held for a key from now on.
     fn take(
         &mut self,
         partition: PartitionId,
-        row: &Row,
-        mint: Option<Mint>,
-    ) -> Result<(Record, bool), Unusable> {
+        row: Row,
+        joining: Joining,
+    ) -> Result<Taken, Unusable> {
         let place = (row.keyspace, partition);
+        let Joining { mut known_up_to, mint, .. } = joining;
         let held = match self.held(place, &row.key) {
             // The copy that arrives mends it; what it knew of this life is gone.
             Err(StoreError::Corrupt { .. }) if mint.is_none() => {
                 self.pen.begin_new_life();
+                known_up_to = Timestamp::default();
                 None
             }
             Err(StoreError::Corrupt { .. }) => return Err(Unusable::Refused(Refusal::Corrupt)),
@@ -201,33 +228,51 @@ impl Under<'_> {
         let is_minted = mint.is_some();
         let after = match mint {
             Some(mint) => minted(self.pen, held.as_ref(), mint).map_err(Unusable::Refused)?,
-            None => self.joined(held.clone(), row),
+            None => self.joined(held.clone(), &row, known_up_to),
         };
-        let is_new = held.as_ref() != Some(&after);
-        if is_new && self.pen.is_too_large(&after, is_minted) {
-            return Err(Unusable::Refused(Refusal::TooManySiblings));
+        if held.as_ref() == Some(&after) {
+            return Ok(Taken::Known(after));
         }
-        if is_new {
-            self.rows.insert((place, row.key.clone()), after.clone());
+        let row = Row { record: after, ..row };
+        match self.pen.is_too_large(&row, held.as_ref(), is_minted) {
+            true => Err(Unusable::Refused(Refusal::TooManySiblings)),
+            false => Ok(Taken::News(row)),
         }
-        Ok((after, is_new))
+    }
+
+    /// Puts a row into the log, in the place of what this commit had made of its key before.
+    fn log(&mut self, settled: &mut Settled, partition: PartitionId, row: Row) {
+        let slot = ((row.keyspace, partition), row.key.clone());
+        let record = row.record.clone();
+        let at = match self.rows.get(&slot) {
+            Some((_, at)) => {
+                settled.records[*at] = LogRecord::Row(row);
+                *at
+            }
+            None => {
+                settled.records.push(LogRecord::Row(row));
+                settled.partitions.push(partition);
+                settled.records.len() - 1
+            }
+        };
+        self.rows.insert(slot, (record, at));
     }
 
     fn held(&self, place: Place, key: &Key) -> Result<Option<Record>, StoreError> {
         match self.rows.get(&(place, key.clone())) {
-            Some(record) => Ok(Some(record.clone())),
+            Some((record, _)) => Ok(Some(record.clone())),
             None if self.dropped.contains(&place) => Ok(None),
             None => self.store.read(place.0, place.1, key),
         }
     }
 
-    fn joined(&self, held: Option<Record>, row: &Row) -> Record {
+    fn joined(&self, held: Option<Record>, row: &Row, known_up_to: Timestamp) -> Record {
         let life = self.pen.life();
         let heard = |record: &Record| Siblings::of_record(record).ok()?.heard_of(life);
         if heard(&row.record) > held.as_ref().and_then(heard) {
             self.pen.begin_new_life();
         }
-        let theirs = row.record.clone();
+        let theirs = without_ended(&row.record, known_up_to, held.as_ref());
         match held {
             Some(ours) if !planted(Planted::RowsReplacedUnjoined) => {
                 joined(row.keyspace.merge(), ours, theirs)
@@ -235,6 +280,18 @@ impl Under<'_> {
             _ => theirs,
         }
     }
+}
+
+/// A row without the values that this node would have, had they not been deleted: whoever sent it
+/// had not heard of the delete, which was reaped here.
+fn without_ended(theirs: &Record, known_up_to: Timestamp, held: Option<&Record>) -> Record {
+    let trimmed = || {
+        let row = Siblings::of_record(theirs).ok()?;
+        let held = held.map(Siblings::of_record).transpose().ok()?.unwrap_or_default();
+        row.without_ended(known_up_to, &held).to_record()
+    };
+    let is_known = known_up_to > Timestamp::default();
+    is_known.then(trimmed).flatten().unwrap_or_else(|| theirs.clone())
 }
 
 /// The row that a write makes of what is held.

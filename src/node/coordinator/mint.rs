@@ -19,7 +19,7 @@ use crate::protocol::message::{Class, Message, Mint, Refusal};
 use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::write::{WriteEffect, WriteQuorum, WriteSetup};
 use crate::protocol::quorum::{Outcome, QuorumError};
-use crate::protocol::version::dvv::{SIBLINGS_WARN, Siblings};
+use crate::protocol::version::dvv::{Context, SIBLINGS_WARN, Siblings};
 use crate::types::{Epoch, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row};
 
 /// Why an owner did not mint.
@@ -28,6 +28,15 @@ enum Unminted {
     Refused(Refusal),
     /// It may have.
     Lost,
+}
+
+impl Unminted {
+    fn leaves_doubt(&self) -> bool {
+        match self {
+            Unminted::Refused(refusal) => refusal.leaves_doubt(),
+            Unminted::Lost => true,
+        }
+    }
 }
 
 /// What is to be minted, by which version of the ring.
@@ -54,6 +63,12 @@ impl Coordinator {
             return Err(RequestError::no_ttl("one of several siblings"));
         }
         let context = options.seen_of(&key)?;
+        if let Some(latest) = context.as_ref().and_then(Context::latest) {
+            // An owner could only refuse, and would not say what is wrong.
+            let above = self.clock.stamp(Some(latest));
+            above.map_err(|error| RequestError::not_that_context(&error.to_string()))?;
+        }
+        let own_values = usize::from(value.is_some());
         let wanted = (keyspace, &key, committer::Mint { value, context });
         let record = self.minted(wanted, options, (started, deadline)).await?;
         let siblings = Siblings::of_record(&record).unwrap_or_default();
@@ -65,8 +80,9 @@ impl Coordinator {
         }
         let row = Row { keyspace, key: key.clone(), record };
         let receipt = self.replicate(row, options, (started, deadline), true).await?;
-        // Who is told of a sibling must not cover it unread by its next write.
-        let context = (siblings.len() <= 1).then(|| siblings.context().to_text(&key));
+        // Whose write stands beside others must not cover them unread by its next one.
+        let is_alone = siblings.len() == own_values;
+        let context = is_alone.then(|| siblings.context().to_text(&key));
         Ok(Receipt { siblings: Some(siblings.len() as u32), context, ..receipt })
     }
 
@@ -91,7 +107,7 @@ impl Coordinator {
             for owner in self.minters(aimed.setup, started) {
                 match self.mint_at(owner, &errand).await {
                     Ok(record) => return Ok(record),
-                    Err(Unminted::Lost) => {
+                    Err(unminted) if unminted.leaves_doubt() => {
                         let outcome = Outcome::Unknown;
                         let error = QuorumError::Timeout { required, received: 0, outcome };
                         return Err(self.fail(error, started));
@@ -100,16 +116,15 @@ impl Coordinator {
                         return Err(RequestError::TooManySiblings);
                     }
                     Err(Unminted::Refused(refusal)) => refusals.push((owner, refusal)),
+                    Err(Unminted::Lost) => {}
                 }
             }
-            let in_doubt = refusals.iter().any(|(_, refusal)| refusal.leaves_doubt());
-            let outcome = if in_doubt { Outcome::Unknown } else { Outcome::Failed };
+            let outcome = Outcome::Failed;
             let error = match refusals.is_empty() {
                 true => QuorumError::Unavailable { required: 1, reachable: 0 },
                 false => QuorumError::Failed { required, received: 0, refusals, outcome },
             };
-            let again =
-                !in_doubt && error.is_by_stale_ring() && self.hears_news(epoch, deadline).await;
+            let again = error.is_by_stale_ring() && self.hears_news(epoch, deadline).await;
             if !again {
                 return Err(self.fail(error, started));
             }

@@ -102,7 +102,15 @@ impl Coordinator {
         let (keyspace, version) = (row.keyspace, row.record.version);
         loop {
             let topology = self.topology.load();
-            let aimed = self.aim(&topology, (keyspace, &row.key), options, deadline)?;
+            let aimed = match self.aim(&topology, (keyspace, &row.key), options, deadline) {
+                Ok(aimed) => aimed,
+                Err(_) if may_exist => {
+                    let (refusals, outcome) = (Vec::new(), Outcome::Unknown);
+                    let lost = QuorumError::Failed { required: 1, received: 0, refusals, outcome };
+                    return Err(self.fail(lost, started));
+                }
+                Err(error) => return Err(error),
+            };
             let required = aimed.setup.required;
             let replicas = aimed.replicas;
             let answer = self.begin_write(aimed, row.clone(), options.context, started).await;

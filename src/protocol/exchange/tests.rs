@@ -51,6 +51,7 @@ struct Stage {
     here: Rows,
     there: Rows,
     rows_max: usize,
+    merge: Merge,
     copied: Vec<Key>,
     asked: usize,
 }
@@ -63,12 +64,12 @@ fn copy(key: &Key, from: &Rows, to: &mut Rows) {
 
 impl Stage {
     fn new(here: Rows, there: Rows, rows_max: usize) -> Stage {
-        Stage { here, there, rows_max, copied: Vec::new(), asked: 0 }
+        Stage { here, there, rows_max, merge: Merge::Lww, copied: Vec::new(), asked: 0 }
     }
 
     /// Runs a session; `meanwhile` changes the rows during every pause.
     fn run(&mut self, mut meanwhile: impl FnMut(&mut Rows, &mut Rows)) -> Summary {
-        let (mut exchange, mut now) = (Exchange::new(), Moment(0));
+        let (mut exchange, mut now) = (Exchange::new(self.merge), Moment(0));
         loop {
             match exchange.poll(now) {
                 Effect::Ask(question) => {
@@ -144,6 +145,17 @@ fn a_replica_that_still_lacks_the_same_thing_is_repaired_although_more_was_writt
     assert_eq!(stage.there, rows(&[(1, 10)]));
 }
 
+/// Of rows that are joined the one of the greater version may lack what the other says.
+#[test]
+fn rows_that_are_joined_are_copied_both_ways() {
+    let mut stage =
+        Stage::new(rows(&[(1, 9), (2, 2), (3, 3)]), rows(&[(1, 1), (2, 2), (4, 4)]), 10);
+    stage.merge = Merge::Siblings;
+    let overtaken = |_: &mut Rows, there: &mut Rows| drop(there.insert(key(1), version(20)));
+    assert_eq!(stage.run(overtaken), Summary { differing: 3, unconfirmed: 0 });
+    assert_eq!(stage.copied, [key(1), key(3), key(1), key(4)], "sent, then fetched");
+}
+
 #[test]
 fn answers_that_fit_nothing_end_a_session() {
     let hashes = |count: usize| Answer::Hashes((0..count as u64).collect());
@@ -151,9 +163,9 @@ fn answers_that_fit_nothing_end_a_session() {
     let cases =
         [(hashes(2), hashes(1)), (hashes(1), hashes(0)), (list(), hashes(1)), (list(), list())];
     for (here, there) in cases {
-        assert_eq!(Exchange::new().on_answers(here, there, Moment(0)), Err(Misfit));
+        assert_eq!(Exchange::new(Merge::Lww).on_answers(here, there, Moment(0)), Err(Misfit));
     }
-    assert_eq!(Exchange::new().on_answers(hashes(1), hashes(1), Moment(0)), Ok(()));
+    assert_eq!(Exchange::new(Merge::Lww).on_answers(hashes(1), hashes(1), Moment(0)), Ok(()));
 }
 
 #[test]
@@ -162,7 +174,7 @@ fn a_list_that_does_not_get_on_ends_a_session() {
         state: State::Listing,
         buckets: vec![1],
         after: Some(key(5)),
-        ..Exchange::new()
+        ..Exchange::new(Merge::Lww)
     };
     let stuck = || Answer::Rows(RowList { rows: Vec::new(), complete_to: Some(key(5)) });
     assert_eq!(exchange.on_answers(stuck(), stuck(), Moment(0)), Err(Misfit));

@@ -10,17 +10,21 @@
 //!
 //! Where this differs from the paper: stamps of the hybrid logical clock take the place of
 //! counters. A life never uses one twice, also after [`Siblings::pruned`] has forgotten the life,
-//! so no dot ever names two events; and each life's *number* of events goes along, for the order.
+//! so no dot ever names two events.
 //!
-//! Invariant: whoever knows the dot `(life, stamp)` of a key knows all earlier ones of that life.
-//! It holds because a replica mints into its own joined row, one write after the other, sends the
-//! whole, and begins a new life whenever its rows may no longer have all that the old one wrote.
+//! Invariant: whoever knows the dot `(life, stamp)` of a key knows all earlier ones of that life,
+//! or knows that they are covered. It holds because a replica mints into its own joined row, one
+//! write after the other, sends the whole, and begins a new life whenever its rows may no longer
+//! have all that the old one wrote.
 //!
-//! **Order.** [`Siblings::version`] makes a [`Version`] of the whole: the latest stamp, then how
-//! much is known, then a digest. Joining anything adds to what is known, so a join is above
-//! everything that went into it, or equal to it. This is what lets stores, hash trees and transfers
-//! that keep the greater of two versions carry rows of siblings unchanged, as long as a
-//! replica joins what arrives with what it holds.
+//! **Order.** [`Siblings::version`] makes a [`Version`] of the whole: the latest stamp, then the
+//! row's *height*, then a digest. A write is above all that it was made of by its stamp, and begins
+//! at height 0; a join is as high as it takes to be above each of its parts that it is not equal to.
+//! This is what lets stores, hash trees and transfers that keep the greater of two versions carry
+//! rows of siblings unchanged, as long as a replica joins what arrives with what it holds. Replicas
+//! that join the same parts in different order may come to different heights over the same content;
+//! the join of these is the higher one, so they still end with the same row. Nothing of the order
+//! comes from clients: contexts carry no heights.
 //!
 //! Caveat: forgetting a life (`pruned`) may bring a covered value back as a sibling, where a
 //! replica that still holds it meets one that has forgotten that it was covered. No value is ever
@@ -37,6 +41,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 pub use self::codec::SiblingsError;
+use crate::protocol::digest::hash_of;
 use crate::types::{Expiry, Incarnation, Record, Timestamp, Version};
 
 /// From this many siblings on a key is warned about.
@@ -52,17 +57,12 @@ pub const SIBLINGS_BYTES_MAX: usize = 4 << 20;
 /// wrote none of its values, the longest silent ones first.
 pub const LIVES_MAX: usize = 32;
 
+/// So many bits of a version's incarnation are the digest; the height takes those above.
+const DIGEST_BITS: u32 = 48;
+
 /// What a reader has seen of a key: of each life, the latest stamp.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Context(BTreeMap<Incarnation, Seen>);
-
-/// How far something is known of one life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Seen {
-    stamp: Timestamp,
-    /// The life's events up to that stamp.
-    events: u64,
-}
+pub struct Context(BTreeMap<Incarnation, Timestamp>);
 
 /// A value that no later write has covered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,33 +76,27 @@ pub struct Sibling {
 /// All siblings of a key, and what is known to be covered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Siblings {
-    clock: BTreeMap<Incarnation, Seen>,
+    clock: BTreeMap<Incarnation, Timestamp>,
     /// By dot; each lies within the clock.
     values: BTreeMap<(Timestamp, Incarnation), Bytes>,
+    /// How many joins it is above the write of its latest stamp, at least.
+    height: u16,
 }
 
-/// A write that would leave too many siblings.
+/// A write that would leave more siblings, or more bytes of them, than a row may be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the key would have {siblings} siblings of {bytes} bytes; siblings_max is {SIBLINGS_MAX} and \
-     siblings_bytes_max is {SIBLINGS_BYTES_MAX}"
-)]
-pub struct TooManySiblings {
-    /// How many there would be.
-    pub siblings: usize,
-    /// The bytes of their values.
-    pub bytes: usize,
-}
+#[error("there would be too many siblings, or too many bytes of them")]
+pub struct TooManySiblings;
 
 impl Context {
     /// Whether an event lies within what was seen.
     pub fn covers(&self, dot: Version) -> bool {
-        self.0.get(&dot.incarnation).is_some_and(|seen| dot.timestamp <= seen.stamp)
+        self.0.get(&dot.incarnation).is_some_and(|seen| dot.timestamp <= *seen)
     }
 
     /// The latest stamp in it: a write is stamped above.
     pub fn latest(&self) -> Option<Timestamp> {
-        self.0.values().map(|seen| seen.stamp).max()
+        self.0.values().copied().max()
     }
 
     /// Whether nothing was seen.
@@ -112,13 +106,13 @@ impl Context {
 
     /// About how many bytes it takes.
     pub fn size_bytes(&self) -> usize {
-        self.0.len() * size_of::<(Incarnation, Seen)>()
+        self.0.len() * size_of::<(Incarnation, Timestamp)>()
     }
 
     /// What of it lies above a stamp.
     #[must_use]
     pub fn above(mut self, stamp: Timestamp) -> Context {
-        self.0.retain(|_, seen| seen.stamp > stamp);
+        self.0.retain(|_, seen| *seen > stamp);
         self
     }
 
@@ -126,8 +120,8 @@ impl Context {
     /// have [forgotten](Siblings::pruned) it, if it knows so many that it may have been pruned.
     pub fn is_reached_by(&self, row: &Siblings) -> bool {
         let may_forget = row.clock.len() >= LIVES_MAX;
-        let heard = |(life, seen): (&Incarnation, &Seen)| {
-            row.clock.get(life).map_or(may_forget, |known| known.stamp >= seen.stamp)
+        let heard = |(life, seen): (&Incarnation, &Timestamp)| {
+            row.clock.get(life).map_or(may_forget, |known| known >= seen)
         };
         self.0.iter().all(heard)
     }
@@ -159,38 +153,37 @@ impl Siblings {
 
     /// How far this row has heard of a life.
     pub fn heard_of(&self, life: Incarnation) -> Option<Timestamp> {
-        self.clock.get(&life).map(|seen| seen.stamp)
+        self.clock.get(&life).copied()
     }
 
     /// This with a write, or a delete: what its context covers is replaced, everything else becomes
-    /// its sibling. The dot must be newly minted by the replica whose row this is.
+    /// its sibling. The dot must be newly minted by the replica whose row this is, above all stamps
+    /// of the row and of the context.
     ///
     /// # Errors
-    /// [`TooManySiblings`].
+    /// [`TooManySiblings`], of a put that leaves more of them than there were.
     pub fn written(
         &self,
         dot: Version,
         value: Option<Bytes>,
         context: &Context,
     ) -> Result<Siblings, TooManySiblings> {
-        let mut after = self.clone();
+        debug_assert!(self.latest() < Some(dot.timestamp), "a dot is minted above its row");
+        let mut after = Siblings { height: 0, ..self.clone() };
         after.values.retain(|(timestamp, incarnation), _| {
             !context.covers(Version { timestamp: *timestamp, incarnation: *incarnation })
         });
-        for (life, seen) in &context.0 {
-            raise(&mut after.clock, *life, *seen);
+        let seen = context.0.iter().map(|(life, seen)| (*life, *seen));
+        for (life, stamp) in seen.chain([(dot.incarnation, dot.timestamp)]) {
+            raise(&mut after.clock, life, stamp);
         }
-        let known = after.clock.get(&dot.incarnation).copied();
-        debug_assert!(known.is_none_or(|seen| seen.stamp < dot.timestamp), "a dot is minted once");
-        let events = known.map_or(0, |seen| seen.events).saturating_add(1);
-        raise(&mut after.clock, dot.incarnation, Seen { stamp: dot.timestamp, events });
         let Some(value) = value else { return Ok(after) };
         after.values.insert((dot.timestamp, dot.incarnation), value);
-        let (siblings, bytes) = (after.values.len(), after.values.values().map(Bytes::len).sum());
-        match siblings > SIBLINGS_MAX || (siblings > 1 && bytes > SIBLINGS_BYTES_MAX) {
-            true => Err(TooManySiblings { siblings, bytes }),
-            false => Ok(after),
-        }
+        let (count, bytes) = (after.len(), after.value_bytes());
+        let is_beyond = |now: usize, max: usize, before: usize| now > max && now > before;
+        let too_many = is_beyond(count, SIBLINGS_MAX, self.len())
+            || (count > 1 && is_beyond(bytes, SIBLINGS_BYTES_MAX, self.value_bytes()));
+        if too_many { Err(TooManySiblings) } else { Ok(after) }
     }
 
     /// What is known when both are: a value stays if both have it, or if the one that lacks it has
@@ -202,13 +195,46 @@ impl Siblings {
             raise(&mut clock, *life, *seen);
         }
         let survives = |(at, life): &(Timestamp, Incarnation), elsewhere: &Siblings| {
-            let heard = elsewhere.clock.get(life).is_some_and(|seen| *at <= seen.stamp);
+            let heard = elsewhere.clock.get(life).is_some_and(|seen| at <= seen);
             !heard || elsewhere.values.contains_key(&(*at, *life))
         };
         let ours = self.values.iter().filter(|(dot, _)| survives(dot, other));
         let theirs = other.values.iter().filter(|(dot, _)| survives(dot, self));
         let values = ours.chain(theirs).map(|(dot, value)| (*dot, value.clone())).collect();
-        Siblings { clock, values }
+        let joined = Siblings { clock, values, height: 0 };
+        let height = joined.height_above(self).max(joined.height_above(other));
+        Siblings { height, ..joined }
+    }
+
+    /// The same without the values at or below a stamp that another row lacks which knows of all
+    /// events up to there: they are covered, though it may have forgotten by what.
+    #[must_use]
+    pub fn without_ended(&self, at: Timestamp, known: &Siblings) -> Siblings {
+        let stands = |dot: &(Timestamp, Incarnation)| dot.0 > at || known.values.contains_key(dot);
+        let mut left = self.clone();
+        left.values.retain(|dot, _| stands(dot));
+        Siblings { height: left.height_above(self), ..left }
+    }
+
+    /// How high this must be to be above a part of it, or equal to it.
+    fn height_above(&self, part: &Siblings) -> u16 {
+        match (self.latest() > part.latest(), self.says_the_same_as(part)) {
+            (true, _) => 0,
+            (false, true) => part.height,
+            (false, false) => part.height.saturating_add(1),
+        }
+    }
+
+    fn says_the_same_as(&self, other: &Siblings) -> bool {
+        self.clock == other.clock && self.values.keys().eq(other.values.keys())
+    }
+
+    fn latest(&self) -> Option<Timestamp> {
+        self.clock.values().copied().max()
+    }
+
+    fn value_bytes(&self) -> usize {
+        self.values.values().map(Bytes::len).sum()
     }
 
     /// The same without lives that wrote none of its siblings, of which it forgets the longest
@@ -218,12 +244,12 @@ impl Siblings {
     #[must_use]
     pub fn pruned(mut self, lives_max: usize) -> Siblings {
         let speaks = |life: &Incarnation| self.values.keys().any(|(_, it)| it == life);
-        let latest = self.clock.values().map(|seen| seen.stamp).max();
+        let latest = self.latest();
         let may_go =
-            |(life, seen): &(&Incarnation, &Seen)| !speaks(life) && Some(seen.stamp) < latest;
+            |(life, seen): &(&Incarnation, &Timestamp)| !speaks(life) && Some(**seen) < latest;
         let silent = self.clock.iter().filter(may_go);
         let mut silent: Vec<(Timestamp, Incarnation)> =
-            silent.map(|(life, seen)| (seen.stamp, *life)).collect();
+            silent.map(|(life, seen)| (*seen, *life)).collect();
         silent.sort_unstable();
         let too_many = self.clock.len().saturating_sub(lives_max);
         for (_, life) in silent.into_iter().take(too_many) {
@@ -251,26 +277,21 @@ impl Siblings {
     /// What orders this among all states of the key: see the module's words. `None` when nothing
     /// was written.
     pub fn version(&self) -> Option<Version> {
-        let timestamp = self.clock.values().map(|seen| seen.stamp).max()?;
-        let events = self.clock.values().fold(0u64, |sum, it| sum.saturating_add(it.events));
-        // Each event adds two, and takes back one while its value stands: hearing of events and
-        // hearing that values are covered both add.
-        let known = events.saturating_mul(2).saturating_sub(self.values.len() as u64);
-        let known = known.min(u64::from(u32::MAX));
-        let incarnation = Incarnation((known << 32) | u64::from(self.digest()));
-        Some(Version { timestamp, incarnation })
+        let timestamp = self.latest()?;
+        let height = u64::from(self.height) << DIGEST_BITS;
+        Some(Version { timestamp, incarnation: Incarnation(height | self.digest()) })
     }
 
-    /// Tells apart states that know of equally much.
-    fn digest(&self) -> u32 {
-        let lives = self.clock.iter().flat_map(|(life, seen)| [1, life.0, seen.stamp.0]);
+    /// Tells apart states of one latest stamp and one height.
+    fn digest(&self) -> u64 {
+        let lives = self.clock.iter().flat_map(|(life, seen)| [1, life.0, seen.0]);
         let dots = self.values.keys().flat_map(|(at, life)| [2, life.0, at.0]);
         let bytes: Vec<u8> = lives.chain(dots).flat_map(u64::to_be_bytes).collect();
-        crc32c::crc32c(&bytes)
+        hash_of(&bytes) >> (u64::BITS - DIGEST_BITS)
     }
 }
 
-fn raise(clock: &mut BTreeMap<Incarnation, Seen>, life: Incarnation, seen: Seen) {
-    let known = clock.entry(life).or_insert(seen);
-    *known = seen.max(*known);
+fn raise(clock: &mut BTreeMap<Incarnation, Timestamp>, life: Incarnation, stamp: Timestamp) {
+    let known = clock.entry(life).or_insert(stamp);
+    *known = stamp.max(*known);
 }

@@ -2,8 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::node::env::Machine;
+use crate::protocol::reaping::ReapFloor;
 use crate::storage::memory::{MemoryDisk, MemoryEngine};
-use crate::types::{Lsn, Merge, Moment, Timestamp};
+use crate::types::{Epoch, Lsn, Merge, Moment, Timestamp};
 
 const SEGMENT_BYTES: usize = 64 << 10;
 const PARTITION: PartitionId = PartitionId(3);
@@ -17,6 +18,8 @@ struct Replica {
     store: Store,
     pen: Pen,
     commits: u64,
+    /// Its reap floor.
+    known_up_to: Timestamp,
 }
 
 impl Replica {
@@ -27,7 +30,8 @@ impl Replica {
         let env: Arc<dyn Env> = Arc::new(Machine::new());
         let offset = Duration::from_secs(1);
         let clock = Arc::new(Clock::new(Arc::clone(&env), Timestamp(0), offset));
-        Replica { store, pen: Pen::new(env, clock, SEGMENT_BYTES), commits: 0 }
+        let pen = Pen::new(env, clock, SEGMENT_BYTES);
+        Replica { store, pen, commits: 0, known_up_to: Timestamp(0) }
     }
 
     /// Commits these together; what became of each.
@@ -43,7 +47,8 @@ impl Replica {
                     continue;
                 }
             };
-            joining.push(Joining { record: at, reply: at, mint });
+            let known_up_to = self.known_up_to;
+            joining.push(Joining { record: at, reply: at, known_up_to, mint });
             let row = Row { keyspace: keyspace(), key: Key::from("k"), record };
             records.push(LogRecord::Row(row));
         }
@@ -106,7 +111,8 @@ fn writes_become_siblings_until_one_has_seen_them() {
     let (written, both) = replica.commit(vec![put("a", None), put("b", None)]);
     assert_eq!(
         (written, values(both[1].as_ref().expect("taken"))),
-        (2, vec!["a".into(), "b".into()])
+        (1, vec!["a".into(), "b".into()]),
+        "the log gets both at once"
     );
     let seen = row(both[1].as_ref().expect("taken")).context();
     let merged = replica.one(put("ab", Some(seen.clone()))).expect("taken");
@@ -157,14 +163,51 @@ fn too_many_siblings_are_refused_and_nothing_is_written() {
 fn siblings_that_the_log_cannot_take_are_refused() {
     let large = |bytes: usize| Mint { value: Some(Bytes::from(vec![7; bytes])), context: None };
     let mut replica = Replica::new();
-    replica.one(Asked::Mint(large(SEGMENT_BYTES / 4))).expect("one value is judged by others");
+    let one = replica.one(Asked::Mint(large(SEGMENT_BYTES / 4))).expect("judged by other limits");
     let refused = replica.commit(vec![Asked::Mint(large(10))]);
     assert_eq!(refused, (0, vec![Err(Refusal::TooManySiblings)]));
-    let (mut one, mut other) = (Replica::new(), Replica::new());
-    let ours = one.one(Asked::Mint(large(SEGMENT_BYTES / 4))).expect("taken");
-    let theirs = other.one(Asked::Mint(large(SEGMENT_BYTES / 3))).expect("taken");
-    assert_eq!(one.one(Asked::Row(theirs)), Err(Refusal::TooManySiblings));
-    assert_eq!(one.values().len(), 1, "{ours:?} stands");
+    let halved = Mint { context: Some(row(&one).context()), ..large(SEGMENT_BYTES / 5) };
+    replica.one(Asked::Mint(halved)).expect("it takes less than before");
+    let mut others: Vec<Replica> = (0..5).map(|_| Replica::new()).collect();
+    let theirs = others.iter_mut().map(|it| it.one(Asked::Mint(large(SEGMENT_BYTES / 5))));
+    let theirs: Vec<Record> = theirs.map(|it| it.expect("taken")).collect();
+    let taken = theirs.into_iter().map(|it| replica.one(Asked::Row(it)));
+    let taken: Vec<bool> = taken.map(|outcome| outcome.is_ok()).collect();
+    assert_eq!(taken, [true, true, true, false, false], "as many as one record can be");
+    assert_eq!(replica.values().len(), 4);
+}
+
+/// A delete that was reaped at all owners: whoever sends what it covered had not heard of it.
+#[test]
+fn what_was_deleted_and_reaped_does_not_come_back_beside_a_new_value() {
+    let (mut here, mut away) = (Replica::new(), Replica::new());
+    let old = here.one(put("old", None)).expect("taken");
+    away.one(Asked::Row(old.clone())).expect("taken");
+    let gone = here.one(delete(None)).expect("taken");
+    let floor = ReapFloor { at: gone.version.timestamp, epoch: Epoch(1) };
+    let late = away.one(put("new", None)).expect("taken");
+    assert_eq!(values(&late), ["old", "new"]);
+    here.store.set_floors(BTreeMap::from([((keyspace(), PARTITION), floor)]));
+    assert!(here.store.read(keyspace(), PARTITION, &Key::from("k")).expect("readable").is_none());
+    here.known_up_to = floor.at;
+    let joined = here.one(Asked::Row(late.clone())).expect("taken");
+    assert_eq!(values(&joined), ["new"]);
+    assert!(joined.version > late.version, "so that it goes back to where it came from");
+    let back = away.one(Asked::Row(joined.clone())).expect("taken");
+    assert_eq!(back, joined);
+    // A replica that takes the partition over does not know yet what there is.
+    let mut coming = Replica::new();
+    assert_eq!(values(&coming.one(Asked::Row(late)).expect("taken")), ["old", "new"]);
+}
+
+/// Writes of one commit that come before and behind the loss of the partition.
+#[test]
+fn a_loss_in_the_middle_of_a_commit_divides_two_lives() {
+    let mut replica = Replica::new();
+    let (_, written) = replica.commit(vec![put("a", None), Asked::Drop, put("b", None)]);
+    let [before, after] = [0, 1].map(|at| row(written[at].as_ref().expect("taken")));
+    assert_eq!(after.joined(&before).len(), 2);
+    assert_eq!(replica.values(), ["b"]);
 }
 
 /// A replica that gave its rows up, or lost one, must not write on under the life that wrote them:

@@ -1,8 +1,8 @@
 //! How siblings lie in a record's value, and how a context looks to clients.
 //!
-//! Siblings, all numbers big-endian: a version byte (1), how many lives (4 bytes), of each its
-//! incarnation, stamp and number of events (8 each); how many values (4), of each its incarnation
-//! and stamp (8 each), its length (4) and its bytes. Lives and values come in order, each once.
+//! Siblings, all numbers big-endian: a version byte (1), the height (2 bytes), how many lives (4),
+//! of each its incarnation and stamp (8 each); how many values (4), of each its incarnation and
+//! stamp (8 each), its length (4) and its bytes. Lives and values come in order, each once.
 //!
 //! A context is the version byte, the lives as above, and the CRC32C of the key and these bytes, in
 //! base64url without padding (RFC 4648, section 5). The key under the checksum is what tells a
@@ -10,12 +10,12 @@
 
 use bytes::{Buf, Bytes};
 
-use super::{Context, Seen, Siblings};
+use super::{Context, Siblings};
 use crate::types::{Incarnation, Key, Timestamp, Version};
 
 const VERSION: u8 = 1;
 const SUM_BYTES: usize = 4;
-const LIFE_BYTES: usize = 24;
+const LIFE_BYTES: usize = 16;
 const VALUE_BYTES_MIN: usize = 20;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -40,6 +40,7 @@ impl Siblings {
     /// The bytes to keep as a record's value.
     pub fn encode(&self) -> Bytes {
         let mut bytes = vec![VERSION];
+        bytes.extend(self.height.to_be_bytes());
         encode_lives(self.clock.iter(), &mut bytes);
         bytes.extend((self.values.len() as u32).to_be_bytes());
         for ((at, life), value) in &self.values {
@@ -57,7 +58,9 @@ impl Siblings {
     /// [`SiblingsError`].
     pub fn decode(mut bytes: Bytes) -> Result<Siblings, SiblingsError> {
         check_version(&mut bytes)?;
-        let mut row = Siblings { clock: decode_lives(&mut bytes)?.0, ..Siblings::default() };
+        let height = bytes.try_get_u16().map_err(|_| SiblingsError::Malformed)?;
+        let clock = decode_lives(&mut bytes)?.0;
+        let mut row = Siblings { clock, height, ..Siblings::default() };
         let count = take_u32(&mut bytes)? as usize;
         if count > bytes.len() / VALUE_BYTES_MIN {
             return Err(SiblingsError::Malformed);
@@ -134,12 +137,12 @@ fn sum(key: &Key, body: &[u8]) -> u32 {
 }
 
 fn encode_lives<'a>(
-    lives: impl ExactSizeIterator<Item = (&'a Incarnation, &'a Seen)>,
+    lives: impl ExactSizeIterator<Item = (&'a Incarnation, &'a Timestamp)>,
     to: &mut Vec<u8>,
 ) {
     to.extend((lives.len() as u32).to_be_bytes());
     for (life, seen) in lives {
-        to.extend([life.0, seen.stamp.0, seen.events].iter().flat_map(|it| it.to_be_bytes()));
+        to.extend([life.0, seen.0].iter().flat_map(|it| it.to_be_bytes()));
     }
 }
 
@@ -151,9 +154,8 @@ fn decode_lives(bytes: &mut Bytes) -> Result<Context, SiblingsError> {
     let mut context = Context::default();
     for _ in 0..count {
         let life = Incarnation(take_u64(bytes)?);
-        let stamp = Timestamp(take_u64(bytes)?);
-        let seen = Seen { stamp, events: take_u64(bytes)? };
-        if seen.events == 0 || context.0.last_key_value().is_some_and(|(last, _)| *last >= life) {
+        let seen = Timestamp(take_u64(bytes)?);
+        if context.0.last_key_value().is_some_and(|(last, _)| *last >= life) {
             return Err(SiblingsError::Malformed);
         }
         context.0.insert(life, seen);

@@ -120,11 +120,40 @@ proptest! {
         let World { rows, .. } = world(steps);
         let [a, b, c] = <[Siblings; REPLICAS]>::try_from(rows).expect("three rows");
         prop_assert_eq!(a.joined(&b), b.joined(&a));
-        prop_assert_eq!(a.joined(&b).joined(&c), a.joined(&b.joined(&c)));
+        let (left, right) = (a.joined(&b).joined(&c), a.joined(&b.joined(&c)));
+        prop_assert!(left.says_the_same_as(&right), "whatever its height");
         prop_assert_eq!(a.joined(&a), a.clone());
         prop_assert_eq!(a.joined(&b).joined(&a), a.joined(&b));
         prop_assert_eq!(a.joined(&Siblings::default()), a.clone());
         prop_assert_eq!(a.version() == b.version(), a == b);
+    }
+
+    /// Whatever the order in which replicas hear of each other, they end with the same row.
+    #[test]
+    fn replicas_that_hear_of_each_other_end_alike(
+        steps in steps(),
+        order in prop::collection::vec((0..REPLICAS, 0..REPLICAS), 0..12),
+    ) {
+        let mut world = world(steps);
+        order.into_iter().for_each(|(at, from)| world.hear(at, from));
+        for _ in 0..REPLICAS {
+            (0..REPLICAS).for_each(|at| (0..REPLICAS).for_each(|from| world.hear(at, from)));
+        }
+        prop_assert!(world.rows.iter().all(|row| *row == world.rows[0]));
+    }
+
+    /// What another row that knows everything up to a stamp lacks goes, and nothing else.
+    #[test]
+    fn what_has_ended_goes(steps in steps(), at in 0u64..20) {
+        let World { rows, .. } = world(steps);
+        let left = rows[0].without_ended(Timestamp(at), &rows[1]);
+        prop_assert!(left == rows[0] || left.version() > rows[0].version());
+        let known: BTreeSet<Version> = rows[1].values().map(|sibling| sibling.dot).collect();
+        let stands = |it: &Sibling| it.dot.timestamp.0 > at || known.contains(&it.dot);
+        let expected: Vec<Sibling> = rows[0].values().filter(stands).collect();
+        prop_assert_eq!(left.values().collect::<Vec<_>>(), expected);
+        prop_assert_eq!(left.context(), rows[0].context());
+        prop_assert_eq!(rows[0].joined(&left), left, "it covers what it was made of");
     }
 
     /// Forgetting lives loses no value, wherever the row goes; what it may do is bring back.

@@ -73,22 +73,39 @@ fn siblings_of_many_bytes_are_refused_and_one_value_never() {
     let huge = Bytes::from(vec![0; SIBLINGS_BYTES_MAX + 1]);
     assert!(nothing.written(dot(1, 1), Some(huge), &blind).is_ok());
     let one = nothing.written(dot(1, 1), Some(large.clone()), &blind).expect("one");
-    let refused = one.written(dot(2, 1), Some(large), &blind).expect_err("too much");
-    assert_eq!((refused.siblings, refused.bytes), (2, SIBLINGS_BYTES_MAX + 2));
+    assert_eq!(one.written(dot(2, 1), Some(large), &blind), Err(TooManySiblings));
 }
 
 #[test]
-fn too_many_siblings_are_refused_with_both_numbers() {
-    let mut row = Siblings::default();
+fn too_many_siblings_are_refused_unless_they_become_fewer() {
+    let (mut row, mut other) = (Siblings::default(), Siblings::default());
     for stamp in 1..=SIBLINGS_MAX as u64 {
         row = written(&row, (stamp, 1), "v", &Context::default());
+        other = written(&other, (stamp, 2), "v", &Context::default());
     }
-    assert_eq!(row.len(), SIBLINGS_MAX);
     let value = Some(Bytes::from_static(b"v"));
-    let refused = row.written(dot(99, 1), value.clone(), &Context::default());
-    let text = refused.expect_err("too many").to_string();
-    assert!(text.contains("51 siblings") && text.contains("siblings_max is 50"), "{text}");
-    assert!(row.written(dot(99, 1), value, &row.context()).is_ok());
+    let blind = Context::default();
+    assert_eq!(row.written(dot(99, 1), value.clone(), &blind), Err(TooManySiblings));
+    assert!(row.written(dot(99, 1), value.clone(), &row.context()).is_ok());
+    let both = row.joined(&other);
+    assert_eq!(both.len(), 2 * SIBLINGS_MAX, "joins are never refused");
+    assert_eq!(both.written(dot(99, 1), value.clone(), &blind), Err(TooManySiblings));
+    let fewer = both.written(dot(99, 1), value, &row.context()).expect("fewer than before");
+    assert_eq!(fewer.len(), SIBLINGS_MAX + 1);
+}
+
+#[test]
+fn a_join_is_above_parts_of_the_same_stamp() {
+    let (nothing, blind) = (Siblings::default(), Context::default());
+    let (one, two) =
+        (written(&nothing, (5, 1), "a", &blind), written(&nothing, (5, 2), "b", &blind));
+    let both = one.joined(&two);
+    assert!(both.version() > one.version().max(two.version()));
+    // A life whose row was reaped in between knows fewer of its own events.
+    let (old, new) = (written(&one, (6, 3), "c", &blind), written(&nothing, (7, 1), "d", &blind));
+    let joined = old.joined(&new);
+    assert!(joined.version() > old.version().max(new.version()));
+    assert_eq!(texts(&joined), ["c", "d"], "the later event tells that the earlier is covered");
 }
 
 #[test]
