@@ -172,6 +172,7 @@ metrics! {
     engine_rows_fed: Counter, "Rows fed to the engine";
     engine_checkpoints: Counter, "Durable checkpoints of the engine";
     engine_disk_bytes: Reading, "Bytes of the engine's files";
+    engine_nudges: Reading, "Times that a call of the engine took so long that it was helped on";
     corrupt_rows: Reading, "Stored rows that failed their checksum since the start";
     disk_free_bytes: Reading, "Bytes free on the file system of the data directory";
     writes_refused: Counter, "Replica writes that this node refused";

@@ -109,7 +109,9 @@ pub(crate) fn read_gauges(node: &Node) {
     drop(group_logs);
     let table_bytes = local.store.active_bytes() + local.store.frozen_bytes();
     metrics.memtable_bytes.set(table_bytes as u64);
-    metrics.engine_disk_bytes.set(local.store.engine_stats().disk_bytes);
+    let engine = local.store.engine_stats();
+    metrics.engine_disk_bytes.set(engine.disk_bytes);
+    metrics.engine_nudges.set(engine.nudges);
     metrics.hottest_key_requests_per_second.set(local.hot_keys.hottest_per_second(local.env.now()));
     metrics.corrupt_rows.set(local.store.corrupt_rows());
     if let Some(attached) = node.attached.get() {
@@ -288,8 +290,12 @@ fn engine_activity(node: &Node) -> Activity {
     let frozen = store.frozen_bytes();
     let state = if frozen > 0 { "busy" } else { "idle" };
     let stats = store.engine_stats();
+    let helped = match stats.nudges {
+        0 => String::new(),
+        nudges => format!(", {nudges} times a call took so long that it was helped on"),
+    };
     let detail = format!(
-        "{} bytes in memory, {frozen} being fed, {} checkpoints, {} bytes on disk",
+        "{} bytes in memory, {frozen} being fed, {} checkpoints, {} bytes on disk{helped}",
         store.active_bytes(),
         stats.checkpoints,
         stats.disk_bytes

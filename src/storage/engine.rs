@@ -65,6 +65,8 @@ pub struct EngineStats {
     pub disk_bytes: u64,
     /// Durable checkpoints since it was opened.
     pub checkpoints: u64,
+    /// How often it was helped on because a call took long; 0 in memory.
+    pub nudges: u64,
 }
 
 /// A table of rows, by keyspace, partition and key.

@@ -132,7 +132,7 @@ impl Engine for MemoryEngine {
     }
 
     fn stats(&self) -> EngineStats {
-        EngineStats { disk_bytes: 0, checkpoints: self.checkpoints.load(Ordering::Relaxed) }
+        EngineStats { checkpoints: self.checkpoints.load(Ordering::Relaxed), ..Default::default() }
     }
 }
 

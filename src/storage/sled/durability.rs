@@ -85,6 +85,10 @@ mod linux {
 
     pub(super) static CALLS: AtomicU64 = AtomicU64::new(0);
 
+    /// The number of a file whose syncs fail.
+    #[cfg(test)]
+    pub(super) static FAILING: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
+
     /// Has the C library's name and signature and does more than it: the whole file is synced,
     /// whatever range and flags are given. Sets `errno` as `fdatasync` does.
     // SAFETY: no other object of the program defines this symbol; the C library's own definition
@@ -97,9 +101,21 @@ mod linux {
         _flags: c_uint,
     ) -> c_int {
         CALLS.fetch_add(1, Ordering::Relaxed);
+        #[cfg(test)]
+        let file = if FAILING.load(Ordering::Relaxed) == file { -1 } else { file };
         // SAFETY: fdatasync takes any number and answers EBADF to one that is no open file.
         unsafe { libc::fdatasync(file) }
     }
+}
+
+/// From now on syncs of this open file of the process fail.
+#[cfg(all(test, target_os = "linux"))]
+pub(super) fn fail_syncs_of(path: &Path) {
+    let open = std::fs::read_dir("/proc/self/fd").expect("a process").filter_map(Result::ok);
+    let is_it =
+        |entry: &std::fs::DirEntry| std::fs::read_link(entry.path()).ok().as_deref() == Some(path);
+    let found = open.filter(is_it).find_map(|entry| entry.file_name().to_str()?.parse().ok());
+    linux::FAILING.store(found.expect("the file is open"), std::sync::atomic::Ordering::Relaxed);
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -3,7 +3,7 @@
 //! As shipped, sled's flush survives no power loss, a flipped bit makes it panic or drop rows in
 //! silence, and large values go to files that it never syncs. What is done about each:
 //! `durability` replaces the system call beneath its flush; `failure` turns its panics into
-//! errors; `mark` notices rows that a shortened log took along; `keyspace` cuts large values
+//! errors; `watch` notices calls that never return; `mark` notices rows that a shortened log took along; `keyspace` cuts large values
 //! up; and a directory that does not open whole is set aside under a new name, so that the node
 //! comes up without it and refills from its replicas. Damage that is met only later is noted
 //! (`damage_note`) and has the directory set aside at the next opening. A row that is still wrong
@@ -26,10 +26,12 @@ mod keyspace;
 mod layout;
 mod mark;
 mod open;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use ::sled::{Db, Tree};
 use bytes::Bytes;
@@ -40,6 +42,7 @@ use self::failure::{During, guarded};
 use self::keyspace::{Keyspace, Scratch};
 use self::mark::CheckpointMark;
 use self::open::Database;
+use self::watch::{Patience, Remedy, Watch};
 use crate::storage::engine::{Change, Engine, EngineError, EngineStats, Page};
 use crate::types::{Key, KeyspaceId, Lsn, PartitionId};
 
@@ -56,6 +59,33 @@ pub struct SledEngine {
     failed: AtomicBool,
     checkpoints: AtomicU64,
     disk_bytes: AtomicU64,
+    /// Of this thread's clone of the database nothing must be left behind, so it goes last.
+    watch: Watch,
+}
+
+#[cfg(not(test))]
+const PATIENCE: Patience = Patience::USUAL;
+#[cfg(test)]
+const PATIENCE: Patience = Patience::OF_TESTS;
+
+/// What helps a sled that stands still.
+struct Flush(Db);
+
+impl Remedy for Flush {
+    /// A flush meets the failure that others wait behind, and wakes them. What it says itself is
+    /// said to whoever writes or flushes next.
+    fn nudge(&self) {
+        let _outcome = guarded("was nudged", || self.0.flush().during("flushed"));
+    }
+
+    fn give_up(&self, waited: Duration) {
+        tracing::error!(
+            waited_ms = waited.as_millis() as u64,
+            "the storage engine stands still: a call has not returned, and flushing did not help. \
+             This process ends; started again, it replays its log and loses nothing",
+        );
+        std::process::abort();
+    }
 }
 
 /// What opening a directory came to.
@@ -86,7 +116,7 @@ impl SledEngine {
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Opened, EngineError> {
         let detail = match Database::open(dir, cache_bytes) {
             Ok(database) => {
-                return Ok(Opened { engine: Self::over(database, dir), quarantined: None });
+                return Ok(Opened { engine: Self::over(database, dir)?, quarantined: None });
             }
             Err(EngineError::Damaged { detail }) => detail,
             Err(error) => return Err(error),
@@ -96,13 +126,14 @@ impl SledEngine {
             dir = %dir.display(), quarantine = %path.display(), reason = detail,
             "engine is damaged and was set aside; starting with an empty one",
         );
-        let engine = Self::over(Database::open(dir, cache_bytes)?, dir);
+        let engine = Self::over(Database::open(dir, cache_bytes)?, dir)?;
         Ok(Opened { engine, quarantined: Some(Quarantine { path, reason: detail }) })
     }
 
-    fn over(database: Database, dir: &Path) -> Self {
+    fn over(database: Database, dir: &Path) -> Result<Self, EngineError> {
         let disk_bytes = database.db.size_on_disk().unwrap_or(0);
-        SledEngine {
+        let watch = Watch::begin(PATIENCE, Flush(database.db.clone()));
+        Ok(SledEngine {
             db: database.db,
             meta: database.meta,
             keyspaces: RwLock::new(database.keyspaces),
@@ -113,7 +144,8 @@ impl SledEngine {
             failed: AtomicBool::new(false),
             checkpoints: AtomicU64::new(0),
             disk_bytes: AtomicU64::new(disk_bytes),
-        }
+            watch: watch.during("began to watch its calls")?,
+        })
     }
 }
 
@@ -149,6 +181,7 @@ impl Engine for SledEngine {
 
     fn apply(&self, batch: &[Change], last_lsn: Lsn) -> Result<(), EngineError> {
         let keyspaces = self.keyspaces.read();
+        let _call = self.watch.enter();
         self.changing("applied a batch", || {
             self.write_rows(&keyspaces, batch)?;
             self.note_applied(last_lsn)
@@ -167,6 +200,7 @@ impl Engine for SledEngine {
     ) -> Result<Option<Bytes>, EngineError> {
         let keyspaces = self.keyspaces.read();
         let trees = known(&keyspaces, keyspace)?;
+        let _call = self.watch.enter();
         self.noting(guarded("read a row", || trees.get(&layout::row_key(partition, key))))
     }
 
@@ -179,6 +213,7 @@ impl Engine for SledEngine {
     ) -> Result<Page, EngineError> {
         let keyspaces = self.keyspaces.read();
         let trees = known(&keyspaces, keyspace)?;
+        let _call = self.watch.enter();
         self.noting(guarded("scanned a partition", || trees.scan(partition, after, rows_max)))
     }
 
@@ -190,11 +225,13 @@ impl Engine for SledEngine {
     ) -> Result<bool, EngineError> {
         let keyspaces = self.keyspaces.read();
         let trees = known(&keyspaces, keyspace)?;
+        let _call = self.watch.enter();
         self.changing("deleted a partition", || trees.delete_partition(partition, rows_max))
     }
 
     fn checkpoint(&self) -> Result<(), EngineError> {
         let covered = self.applied_lsn();
+        let _call = self.watch.enter();
         self.changing("made a checkpoint", || {
             self.db.flush().during("flushed")?;
             // The mark may only follow what it vouches for.
@@ -209,6 +246,7 @@ impl Engine for SledEngine {
         EngineStats {
             disk_bytes: self.disk_bytes.load(Ordering::Relaxed),
             checkpoints: self.checkpoints.load(Ordering::Relaxed),
+            nudges: self.watch.nudges(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What only the engine on files must do: the conformance suite is shared with the other engine.
 
 use std::fs;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
@@ -206,6 +207,49 @@ fn after_a_failed_write_all_later_ones_are_refused() {
     ];
     assert!(refused.iter().all(|outcome| matches!(outcome, Err(EngineError::Failed { .. }))));
     assert!(files.sled().get(KEYSPACE, PARTITION, &Key::from("007")).unwrap().is_some());
+}
+
+/// sled itself leaves some of those waiting who wait for a page whose write fails: without a nudge,
+/// in about half of such rounds.
+#[test]
+#[cfg(target_os = "linux")]
+fn whoever_waits_for_a_write_that_fails_is_told() {
+    for _ in 0..4 {
+        read_and_write_until_syncs_fail();
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn read_and_write_until_syncs_fail() {
+    const ROWS: u64 = 20_000;
+    const READERS: u64 = 6;
+    let is_failure = |it: Option<&EngineError>| matches!(it, Some(EngineError::Failed { .. }));
+    let key = |at: u64| format!("{:05}", at % ROWS);
+    let files = start_with_rows();
+    let engine = Arc::new(files.engine.unwrap());
+    let write = |round: u64| {
+        let rows = (round * 1_000..(round + 1) * 1_000).map(|at| put(&key(at), value_of(at, 1024)));
+        engine.apply(&rows.collect::<Vec<_>>(), Lsn(1_000 + round))
+    };
+    (0..ROWS / 1_000).for_each(|round| write(round).unwrap());
+    durability::fail_syncs_of(&files.dir.path().join("engine").join("db"));
+    let (sender, ended) = std::sync::mpsc::channel();
+    for reader in 0..READERS {
+        let (engine, ended) = (Arc::clone(&engine), sender.clone());
+        // Who has met the failure asks no more: each later call would wake those who wait.
+        let read = move || {
+            let mut keys = (reader..).map(|at| Key::from(key(at * 7_919).as_str()));
+            let failure = keys.find_map(|key| engine.get(KEYSPACE, PARTITION, &key).err());
+            ended.send(failure).unwrap();
+        };
+        std::thread::Builder::new().spawn(read).unwrap();
+    }
+    let failure = (ROWS..).find_map(|round| write(round).err());
+    assert!(is_failure(failure.as_ref()), "{failure:?}");
+    for _ in 0..READERS {
+        let failure = ended.recv_timeout(Duration::from_secs(120)).expect("nobody waits for ever");
+        assert!(is_failure(failure.as_ref()), "{failure:?}");
+    }
 }
 
 #[test]
