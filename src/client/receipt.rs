@@ -36,7 +36,7 @@ pub struct Receipt {
     /// Of a keyspace that keeps siblings: how many values the key has.
     pub siblings: Option<u32>,
     /// Of a keyspace that keeps siblings: what to give back as context, instead of the version. A
-    /// write has one only if its value has no siblings; else they must be read first.
+    /// write has one only if nothing stands beside what it wrote; else that must be read first.
     pub context: Option<String>,
 }
 

@@ -116,7 +116,7 @@ pub struct Receipt {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub siblings: Option<u32>,
     /// Of a keyspace that keeps siblings: what a writer has seen who has seen this. A write has one
-    /// only if its value has no siblings; else the next writer must read them first.
+    /// only if nothing stands beside what it wrote; else the next writer must read that first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
     /// Of a strong keyspace: what held, `linearizable`, `lease` or `stale`.

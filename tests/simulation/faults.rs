@@ -208,7 +208,8 @@ impl Fault {
             }
             Fault::Burn { machine } => {
                 cluster.burn(*machine);
-                let change = |remove| RingChange { remove, ..RingChange::default() };
+                // What fewer have than must, to spare one, is lost: `Evidence::outlasts`.
+                let change = |remove| RingChange { remove, force: true, ..RingChange::default() };
                 tokio::spawn(decide(cluster.clone(), *machine, change));
             }
         }

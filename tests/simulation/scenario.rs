@@ -146,7 +146,7 @@ fn of_ring(dice: &Dice) -> Scenario {
     let replication = Replication { factor, read_quorum, write_quorum };
     let think_ms_max = dice.pick(&[10, 40, 150]);
     let operations = dice.between(40, 150);
-    let workload = Workload {
+    let mut workload = Workload {
         clients: usize::try_from(dice.between(2, 6)).expect("few clients"),
         operations_per_client: usize::try_from(operations).expect("few operations"),
         keys: usize::try_from(dice.between(2, 12)).expect("few keys"),
@@ -182,6 +182,8 @@ fn of_ring(dice: &Dice) -> Scenario {
         let burns = Planned { begins, ends: begins, fault: Fault::Burn { machine } };
         plan.retain(|planned| !faults::collide(planned, &burns));
         plan.push(burns);
+        // Of one copy, or two, nothing may be left.
+        workload.second = None;
     }
     let (partitions, groups) = (dice.pick(&[4, 4, 16]), GroupOptions::default());
     let wal_segment_bytes = 64 * 1024;

@@ -151,8 +151,11 @@ fn rows_that_are_joined_are_copied_both_ways() {
     let mut stage =
         Stage::new(rows(&[(1, 9), (2, 2), (3, 3)]), rows(&[(1, 1), (2, 2), (4, 4)]), 10);
     stage.merge = Merge::Siblings;
-    let overtaken = |_: &mut Rows, there: &mut Rows| drop(there.insert(key(1), version(20)));
-    assert_eq!(stage.run(overtaken), Summary { differing: 3, unconfirmed: 0 });
+    let summary = stage.run(|_, there| {
+        // It says what `here` said then, by its version, and may not.
+        there.insert(key(1), version(20));
+    });
+    assert_eq!(summary, Summary { differing: 3, unconfirmed: 0 });
     assert_eq!(stage.copied, [key(1), key(3), key(1), key(4)], "sent, then fetched");
 }
 

@@ -174,8 +174,9 @@ impl Progress {
         }
     }
 
-    /// It answered a heartbeat of that round, and its log ends at `last`: a probe is tried again, and
-    /// when the oldest append in flight was that at the last answer as well, it is given up as lost.
+    /// It answered a heartbeat of that round, and its log ends at `last`: a probe is tried again,
+    /// and when the oldest append in flight was that at the last answer as well, it is given up as
+    /// lost.
     ///
     /// A log that ends before what it acknowledged earlier than the round began has lost that: its
     /// disk was put back to an earlier state. Nothing can undo what was committed by its word; but

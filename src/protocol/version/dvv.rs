@@ -19,7 +19,7 @@
 //!
 //! **Order.** [`Siblings::version`] makes a [`Version`] of the whole: the latest stamp, then the
 //! row's *height*, then a digest. A write is above all that it was made of by its stamp, and begins
-//! at height 0; a join is as high as it takes to be above each of its parts that it is not equal to.
+//! at height 0; a join is as high as it takes to be above its parts, but for one that it equals.
 //! This is what lets stores, hash trees and transfers that keep the greater of two versions carry
 //! rows of siblings unchanged, as long as a replica joins what arrives with what it holds. Replicas
 //! that join the same parts in different order may come to different heights over the same content;

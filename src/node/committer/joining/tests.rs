@@ -185,6 +185,7 @@ fn what_was_deleted_and_reaped_does_not_come_back_beside_a_new_value() {
     away.one(Asked::Row(old.clone())).expect("taken");
     let gone = here.one(delete(None)).expect("taken");
     let floor = ReapFloor { at: gone.version.timestamp, epoch: Epoch(1) };
+    away.pen.clock.observe(floor.at).expect("clocks agree");
     let late = away.one(put("new", None)).expect("taken");
     assert_eq!(values(&late), ["old", "new"]);
     here.store.set_floors(BTreeMap::from([((keyspace(), PARTITION), floor)]));
