@@ -15,6 +15,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+#[cfg(all(test, target_os = "linux"))]
+pub(super) use self::linux::FAILING;
 use crate::storage::engine::EngineError;
 
 /// Calls of `sync_file_range` that this process answered with `fdatasync`.
@@ -106,16 +108,6 @@ mod linux {
         // SAFETY: fdatasync takes any number and answers EBADF to one that is no open file.
         unsafe { libc::fdatasync(file) }
     }
-}
-
-/// From now on syncs of this open file of the process fail.
-#[cfg(all(test, target_os = "linux"))]
-pub(super) fn fail_syncs_of(path: &Path) {
-    let open = std::fs::read_dir("/proc/self/fd").expect("a process").filter_map(Result::ok);
-    let is_it =
-        |entry: &std::fs::DirEntry| std::fs::read_link(entry.path()).ok().as_deref() == Some(path);
-    let found = open.filter(is_it).find_map(|entry| entry.file_name().to_str()?.parse().ok());
-    linux::FAILING.store(found.expect("the file is open"), std::sync::atomic::Ordering::Relaxed);
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -3,11 +3,11 @@
 //! As shipped, sled's flush survives no power loss, a flipped bit makes it panic or drop rows in
 //! silence, and large values go to files that it never syncs. What is done about each:
 //! `durability` replaces the system call beneath its flush; `failure` turns its panics into
-//! errors; `watch` notices calls that never return; `mark` notices rows that a shortened log took along; `keyspace` cuts large values
-//! up; and a directory that does not open whole is set aside under a new name, so that the node
-//! comes up without it and refills from its replicas. Damage that is met only later is noted
-//! (`damage_note`) and has the directory set aside at the next opening. A row that is still wrong
-//! fails the checksum of [`crate::storage::record_codec`].
+//! errors; `watch` notices calls that never return; `mark` notices rows that a shortened log took
+//! along; `keyspace` cuts large values up; and a directory that does not open whole is set aside
+//! under a new name, so that the node comes up without it and refills from its replicas. Damage
+//! that is met only later is noted (`damage_note`) and has the directory set aside at the next
+//! opening. A row that is still wrong fails the checksum of [`crate::storage::record_codec`].
 //!
 //! One tree per keyspace, in the layout that `layout` describes. Rows are inserted one by one in
 //! key order: measured on a million rows in sorted slices of 1,000, that takes 9 CPU-µs a row,

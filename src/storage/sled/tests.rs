@@ -219,6 +219,15 @@ fn whoever_waits_for_a_write_that_fails_is_told() {
     }
 }
 
+/// From now on syncs of this open file of the process fail.
+#[cfg(target_os = "linux")]
+fn fail_syncs_of(path: &Path) {
+    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
+    let mut found = open.filter(|entry| fs::read_link(entry.path()).is_ok_and(|it| it == path));
+    let number = found.next().unwrap().file_name().to_str().unwrap().parse().unwrap();
+    durability::FAILING.store(number, Ordering::Relaxed);
+}
+
 #[cfg(target_os = "linux")]
 fn read_and_write_until_syncs_fail() {
     const ROWS: u64 = 20_000;
@@ -232,7 +241,7 @@ fn read_and_write_until_syncs_fail() {
         engine.apply(&rows.collect::<Vec<_>>(), Lsn(1_000 + round))
     };
     (0..ROWS / 1_000).for_each(|round| write(round).unwrap());
-    durability::fail_syncs_of(&files.dir.path().join("engine").join("db"));
+    fail_syncs_of(&files.dir.path().join("engine").join("db"));
     let (sender, ended) = std::sync::mpsc::channel();
     for reader in 0..READERS {
         let (engine, ended) = (Arc::clone(&engine), sender.clone());
