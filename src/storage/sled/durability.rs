@@ -15,8 +15,6 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-#[cfg(all(test, target_os = "linux"))]
-pub(super) use self::linux::FAILING;
 use crate::storage::engine::EngineError;
 
 /// Calls of `sync_file_range` that this process answered with `fdatasync`.
@@ -78,6 +76,10 @@ pub(super) fn sync_parent(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// The number of an open file whose syncs fail.
+#[cfg(all(test, target_os = "linux"))]
+pub(super) static FAILING: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
+
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "a C symbol is replaced, and fdatasync is called through C")]
 mod linux {
@@ -86,10 +88,6 @@ mod linux {
     use libc::{c_int, c_uint, off64_t};
 
     pub(super) static CALLS: AtomicU64 = AtomicU64::new(0);
-
-    /// The number of a file whose syncs fail.
-    #[cfg(test)]
-    pub(super) static FAILING: std::sync::atomic::AtomicI32 = std::sync::atomic::AtomicI32::new(-1);
 
     /// Has the C library's name and signature and does more than it: the whole file is synced,
     /// whatever range and flags are given. Sets `errno` as `fdatasync` does.
@@ -104,7 +102,7 @@ mod linux {
     ) -> c_int {
         CALLS.fetch_add(1, Ordering::Relaxed);
         #[cfg(test)]
-        let file = if FAILING.load(Ordering::Relaxed) == file { -1 } else { file };
+        let file = if super::FAILING.load(Ordering::Relaxed) == file { -1 } else { file };
         // SAFETY: fdatasync takes any number and answers EBADF to one that is no open file.
         unsafe { libc::fdatasync(file) }
     }
