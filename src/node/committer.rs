@@ -30,9 +30,7 @@ use crate::storage::group_log::{self, CommitError, GroupLogs};
 use crate::storage::store::Store;
 use crate::storage::wal::{LogRecord, Wal, WalError};
 use crate::telemetry::Metrics;
-use crate::types::{
-    Key, KeyspaceId, Lsn, Moment, NodeId, PartitionId, Record, Row, Timestamp, Version,
-};
+use crate::types::{Key, KeyspaceId, Lsn, Moment, NodeId, PartitionId, Record, Row, Version};
 
 /// A commit gathers only while at least this many writes are expected to join it.
 const GATHER_MIN_WRITES: u64 = 4;
@@ -82,8 +80,6 @@ pub(crate) struct Submission {
     pub(crate) row: Row,
     /// The partition of its key.
     pub(crate) partition: PartitionId,
-    /// Of a row that is joined: up to here this node knows of everything in the partition.
-    pub(crate) known_up_to: Timestamp,
     /// When nobody waits for it any more.
     pub(crate) expires: Moment,
     /// Who wants to know.
@@ -392,8 +388,7 @@ impl Committer {
                     // What is minted takes the place of this record.
                     let record = Record::new(Version::NONE, None);
                     let row = Row { keyspace, key, record };
-                    let known_up_to = Timestamp::default();
-                    let row = Submission { row, partition, known_up_to, expires, reply_to };
+                    let row = Submission { row, partition, expires, reply_to };
                     batch.add_row(row, Some(mint));
                 }
                 Queued::Groups(GroupSubmission { records, reply_to }) => {

@@ -16,7 +16,7 @@ use crate::node::topology::{Access, Admission, Topology, TopologyCell};
 use crate::protocol::message::{Class, Found, List, Refusal, Want};
 use crate::protocol::planted::{Planted, planted};
 use crate::protocol::reaping::ReapFloor;
-use crate::types::{Epoch, Key, KeyspaceId, Merge, NodeId, PartitionId, Record, Row, Timestamp};
+use crate::types::{Epoch, Key, KeyspaceId, Merge, NodeId, PartitionId, Record, Row};
 
 /// Why a request was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +56,7 @@ impl Gate {
                 let done = self.replica.committer.submit_group(Vec::new(), reply_to);
                 return done.map_err(Turned::Away);
             }
-            let known_up_to = self.known_up_to(topology, rows);
-            let place = (partition, known_up_to);
-            let taken = self.replica.write(row, place, time_left, class, reply_to);
+            let taken = self.replica.write(row, partition, time_left, class, reply_to);
             taken.map_err(Turned::Away)
         })
     }
@@ -82,22 +80,6 @@ impl Gate {
             judge(topology.admits(self.own, Access::Write, place, epoch))?;
             self.replica.mint(place, mint, time_left, reply_to).map_err(Turned::Away)
         })
-    }
-
-    /// Up to which stamp this node knows of everything that was written to a partition whose rows
-    /// are joined: as its owner up to the reap floor, while it has all its rows.
-    fn known_up_to(
-        &self,
-        topology: &Topology,
-        (keyspace, partition): (KeyspaceId, PartitionId),
-    ) -> Timestamp {
-        let owns = topology.placement(keyspace).is_some_and(|placement| {
-            placement.write_rings(partition).present.primaries(partition).contains(&self.own)
-        });
-        match keyspace.merge() != Merge::Lww && owns && self.replica.is_complete() {
-            true => topology.reap_floor(partition).at,
-            false => Timestamp::default(),
-        }
     }
 
     /// Refuses what may be older than deletes that were reaped: rows that were read, or written,

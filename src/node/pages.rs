@@ -16,7 +16,7 @@ use crate::node::env::Env;
 use crate::protocol::message::{
     Class, Compare, Message, Refusal, RequestId, Scan, ScanPage, ScanReply,
 };
-use crate::types::{Epoch, Key, KeyspaceId, Merge, Moment, NodeId, PartitionId, Row, Timestamp};
+use crate::types::{Epoch, Key, KeyspaceId, Merge, Moment, NodeId, PartitionId, Row};
 
 /// Bytes of one page.
 const PAGE_BYTES: u32 = 256 << 10;
@@ -112,7 +112,6 @@ impl Pages {
             Submission {
                 row: Row { keyspace, key, record },
                 partition,
-                known_up_to: Timestamp::default(),
                 expires: Moment(u64::MAX),
                 reply_to: reply_to.unwrap_or(ReplyTo::Nobody),
             }

@@ -17,7 +17,7 @@ use crate::protocol::message::{
 };
 use crate::storage::store::{Pass, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::types::{Key, KeyspaceId, PartitionId, Row, Timestamp};
+use crate::types::{Key, KeyspaceId, PartitionId, Row};
 
 /// The most bytes of one page of a scan, whatever was asked.
 const SCAN_PAGE_BYTES_MAX: usize = 1 << 20;
@@ -34,15 +34,14 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// Queues a row for the log; `reply_to` hears once it is durable, or that it was refused. With
-    /// its partition comes the stamp up to which this node knows of everything there.
+    /// Queues a row for the log; `reply_to` hears once it is durable, or that it was refused.
     ///
     /// # Errors
     /// A [`Refusal`] when it was not even queued; `reply_to` then hears nothing.
     pub(crate) fn write(
         &self,
         row: Row,
-        (partition, known_up_to): (PartitionId, Timestamp),
+        partition: PartitionId,
         time_left: Duration,
         class: Class,
         reply_to: ReplyTo,
@@ -53,8 +52,7 @@ impl Replica {
         }
         self.admit_stamp(&row)?;
         let expires = self.env.now() + time_left;
-        let submission = Submission { row, partition, known_up_to, expires, reply_to };
-        self.committer.submit(submission).inspect_err(|_| {
+        self.committer.submit(Submission { row, partition, expires, reply_to }).inspect_err(|_| {
             self.metrics.writes_refused.inc();
         })
     }

@@ -14,7 +14,7 @@ use crate::protocol::message::Refusal;
 pub use crate::protocol::quorum::Outcome;
 use crate::protocol::quorum::level::Level;
 use crate::protocol::version::dvv::{Context, SIBLINGS_BYTES_MAX, SIBLINGS_MAX};
-use crate::types::{Expiry, GroupId, Key, NodeId, Version};
+use crate::types::{Expiry, GroupId, Key, KeyspaceId, NodeId, Version};
 
 /// How one request wants to be served; everything absent follows the keyspace's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,13 +59,13 @@ impl RequestOptions {
     }
 
     /// What the client has seen of a key, where the keyspace keeps siblings.
-    pub(crate) fn seen_of(&self, key: &Key) -> Result<Option<Context>, RequestError> {
+    pub(crate) fn seen_of(&self, of: (KeyspaceId, &Key)) -> Result<Option<Context>, RequestError> {
         if self.context.is_some() {
             return Err(RequestError::not_that_context(
                 "is a version; this keyspace keeps siblings: give the context of an answer",
             ));
         }
-        let seen = self.seen.as_ref().map(|text| Context::from_text(text, key)).transpose();
+        let seen = self.seen.as_ref().map(|text| Context::from_text(text, of)).transpose();
         seen.map_err(|error| RequestError::not_that_context(&error.to_string()))
     }
 }

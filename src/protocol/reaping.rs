@@ -73,27 +73,14 @@ pub fn fence(wall_ms: u64, reap_after: Duration) -> Timestamp {
     }
 }
 
-/// What hides, of a row that is left over from before its partition was lost, what lies at or below
-/// a floor and those who own the partition have not; `theirs` is what they have. `None` when there
-/// is nothing to hide.
-///
-/// Of a row that the last writer wins it is a tombstone that beats it by a hair, and so lies below
-/// the same floor; of siblings, the same row without those.
-pub fn burial(
-    merge: Merge,
-    record: &Record,
-    floor: &ReapFloor,
-    theirs: Option<&Record>,
-) -> Option<Record> {
+/// What hides a row that is left over from before its partition was lost, in the replica that has
+/// it and nowhere else, as it lies below the same floor: a tombstone that beats it by a hair, or
+/// where rows are joined, the row without its values.
+pub fn burial(merge: Merge, record: &Record) -> Record {
     let siblings = (merge == Merge::Siblings).then(|| Siblings::of_record(record).ok()).flatten();
-    if let Some(ours) = siblings {
-        let theirs = theirs.map(Siblings::of_record).transpose().ok()?.unwrap_or_default();
-        let left = ours.without_ended(floor.at, &theirs);
-        return (left != ours).then(|| left.to_record()).flatten();
-    }
     let Version { timestamp, .. } = record.version;
     let tombstone = Record::new(Version { timestamp, incarnation: Incarnation(u64::MAX) }, None);
-    (floor.covers(record) && theirs.is_none()).then_some(tombstone)
+    siblings.and_then(|row| row.emptied().to_record()).unwrap_or(tombstone)
 }
 
 /// What one replica shares with others, by pair.

@@ -193,6 +193,15 @@ impl Store {
         Ok(found.filter(|record| !self.is_reaped((keyspace, partition), record)))
     }
 
+    /// The record of a key as far as it lies in memory, whatever the engine has.
+    pub fn in_memory(&self, place: (KeyspaceId, PartitionId), key: &Key) -> Option<Record> {
+        let found = match self.tables.read().look_up(place.0, place.1, key) {
+            Seen::Gone | Seen::Nothing => None,
+            Seen::Tentative(record) | Seen::Decisive(record) => Some(record),
+        };
+        found.filter(|record| !self.is_reaped(place, record))
+    }
+
     /// Takes over rows that the log holds durably up to `last_lsn`; they are visible on return.
     /// To be called by one task, in log order; rows that were published before change nothing, nor
     /// do those of a keyspace that was dropped.

@@ -40,10 +40,10 @@ impl Outcomes {
 impl Batch {
     /// Adds a row, or a write that is to be minted into one.
     pub(super) fn add_row(&mut self, submission: Submission, mint: Option<Mint>) {
-        let Submission { row, partition, known_up_to, reply_to, .. } = submission;
+        let Submission { row, partition, reply_to, .. } = submission;
         let (record, reply) = (self.records.len(), self.replies.len());
         if row.keyspace.merge() != Merge::Lww {
-            self.joining.push(Joining { record, reply, known_up_to, mint });
+            self.joining.push(Joining { record, reply, mint });
         } else if let Some(seen) = reply_to.seen() {
             self.meeting.push(Meeting { record, reply, partition, seen });
         }

@@ -24,7 +24,7 @@ use crate::protocol::version::dvv::{Context, LIVES_MAX, Siblings};
 use crate::protocol::version::merging::joined;
 use crate::storage::store::{Store, StoreError};
 use crate::storage::wal::LogRecord;
-use crate::types::{Incarnation, Key, KeyspaceId, PartitionId, Record, Row, Timestamp, Version};
+use crate::types::{Incarnation, Key, KeyspaceId, PartitionId, Record, Row, Version};
 
 /// A write may leave siblings that take this share of a log segment. Rows that owners of the key
 /// have taken apart from each other are joined to more; all of the usual few fit into a segment.
@@ -95,8 +95,6 @@ pub(super) struct Joining {
     pub(super) record: usize,
     /// Which of the replies tells.
     pub(super) reply: usize,
-    /// Up to here this node knows of everything in the partition.
-    pub(super) known_up_to: Timestamp,
     /// Set for a write that is minted here; the record names its key only.
     pub(super) mint: Option<Mint>,
 }
@@ -213,13 +211,13 @@ impl Under<'_> {
         joining: Joining,
     ) -> Result<Taken, Unusable> {
         let place = (row.keyspace, partition);
-        let Joining { mut known_up_to, mint, .. } = joining;
+        let Joining { mint, .. } = joining;
         let held = match self.held(place, &row.key) {
-            // The copy that arrives mends it; what it knew of this life is gone.
+            // The copy that arrives mends it; what it knew of this life is gone. What has mended it
+            // before lies in memory, and the damage is still beneath.
             Err(StoreError::Corrupt { .. }) if mint.is_none() => {
                 self.pen.begin_new_life();
-                known_up_to = Timestamp::default();
-                None
+                self.store.in_memory(place, &row.key)
             }
             Err(StoreError::Corrupt { .. }) => return Err(Unusable::Refused(Refusal::Corrupt)),
             Err(error) => return Err(Unusable::Broken(error)),
@@ -228,7 +226,7 @@ impl Under<'_> {
         let is_minted = mint.is_some();
         let after = match mint {
             Some(mint) => minted(self.pen, held.as_ref(), mint).map_err(Unusable::Refused)?,
-            None => self.joined(held.clone(), &row, known_up_to),
+            None => self.joined(held.clone(), &row),
         };
         if held.as_ref() == Some(&after) {
             return Ok(Taken::Known(after));
@@ -266,13 +264,13 @@ impl Under<'_> {
         }
     }
 
-    fn joined(&self, held: Option<Record>, row: &Row, known_up_to: Timestamp) -> Record {
+    fn joined(&self, held: Option<Record>, row: &Row) -> Record {
         let life = self.pen.life();
         let heard = |record: &Record| Siblings::of_record(record).ok()?.heard_of(life);
         if heard(&row.record) > held.as_ref().and_then(heard) {
             self.pen.begin_new_life();
         }
-        let theirs = without_ended(&row.record, known_up_to, held.as_ref());
+        let theirs = row.record.clone();
         match held {
             Some(ours) if !planted(Planted::RowsReplacedUnjoined) => {
                 joined(row.keyspace.merge(), ours, theirs)
@@ -280,18 +278,6 @@ impl Under<'_> {
             _ => theirs,
         }
     }
-}
-
-/// A row without the values that this node would have, had they not been deleted: whoever sent it
-/// had not heard of the delete, which was reaped here.
-fn without_ended(theirs: &Record, known_up_to: Timestamp, held: Option<&Record>) -> Record {
-    let trimmed = || {
-        let row = Siblings::of_record(theirs).ok()?;
-        let held = held.map(Siblings::of_record).transpose().ok()?.unwrap_or_default();
-        row.without_ended(known_up_to, &held).to_record()
-    };
-    let is_known = known_up_to > Timestamp::default();
-    is_known.then(trimmed).flatten().unwrap_or_else(|| theirs.clone())
 }
 
 /// The row that a write makes of what is held.

@@ -62,7 +62,7 @@ impl Coordinator {
         if options.ttl.is_some() {
             return Err(RequestError::no_ttl("one of several siblings"));
         }
-        let context = options.seen_of(&key)?;
+        let context = options.seen_of((keyspace, &key))?;
         if let Some(latest) = context.as_ref().and_then(Context::latest) {
             // An owner could only refuse, and would not say what is wrong.
             let above = self.clock.stamp(Some(latest));
@@ -82,7 +82,7 @@ impl Coordinator {
         let receipt = self.replicate(row, options, (started, deadline), true).await?;
         // Whose write stands beside others must not cover them unread by its next one.
         let is_alone = siblings.len() == own_values;
-        let context = is_alone.then(|| siblings.context().to_text(&key));
+        let context = is_alone.then(|| siblings.context().to_text((keyspace, &key)));
         Ok(Receipt { siblings: Some(siblings.len() as u32), context, ..receipt })
     }
 

@@ -61,7 +61,7 @@ impl Coordinator {
         let _ticket = self.gate.replica.admission.enter()?;
         let seen = match keyspace.merge() {
             Merge::Lww => options.check_context_is_version().map(|()| None)?,
-            Merge::Siblings => options.seen_of(&key)?,
+            Merge::Siblings => options.seen_of((keyspace, &key))?,
         };
         let started = self.env.now();
         let deadline = started + self.timeout(options.timeout);
@@ -81,7 +81,7 @@ impl Coordinator {
             let error = match self.begin_read(setup, subject).await {
                 Ok(success) => {
                     let replicas = ring.replicas_in_effect();
-                    let of = (keyspace.merge(), key);
+                    let of = (keyspace, key);
                     let required = (required, replicas);
                     let answer =
                         read_answer(success, of, required, placement, self.clock.wall_ms());
@@ -397,7 +397,7 @@ fn hear(core: &mut ReadQuorum, from: NodeId, outcome: Result<Found, Refusal>, no
 /// as a tombstone does, and no value.
 fn read_answer(
     success: ReadSuccess,
-    (merge, key): (Merge, Key),
+    (keyspace, key): (KeyspaceId, Key),
     (required, replicas): (u32, u32),
     placement: &Placement,
     wall_ms: u64,
@@ -411,14 +411,14 @@ fn read_answer(
         under_replicated: placement.is_under_replicated(),
         ..Receipt::default()
     };
-    let row = match merge {
+    let row = match keyspace.merge() {
         Merge::Lww => None,
         Merge::Siblings => success.record.as_ref().map(Siblings::of_record),
     };
     // What a replica holds for siblings and is none, which nobody writes, is shown as it is.
     if let Some(Ok(row)) = row {
         let mut siblings: Vec<Bytes> = row.values().map(|sibling| sibling.value).collect();
-        let context = Some(row.context().to_text(&key));
+        let context = Some(row.context().to_text((keyspace, &key)));
         let receipt = Receipt { siblings: Some(siblings.len() as u32), context, ..receipt };
         let value = siblings.last().cloned();
         if siblings.len() == 1 {

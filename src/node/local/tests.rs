@@ -168,8 +168,7 @@ fn row_in(keyspace: u32, number: u64) -> Row {
 impl Bench {
     fn write(&self, row: Row) -> Result<(), Refusal> {
         let time_left = std::time::Duration::from_secs(60);
-        let place = (PARTITION, Timestamp::default());
-        self.local.replica.write(row, place, time_left, Class::Client, ReplyTo::Nobody)
+        self.local.replica.write(row, PARTITION, time_left, Class::Client, ReplyTo::Nobody)
     }
 
     fn read(&self, keyspace: u32) -> Result<Found, Refusal> {
@@ -257,9 +256,7 @@ async fn groups_are_queued_when_rows_are_refused_and_until_the_log_fails() {
     let mut submit = |number| {
         let reply_to = reply_to.take().unwrap_or(ReplyTo::Nobody);
         let (row, expires) = (row(number), Moment(u64::MAX));
-        let (partition, known_up_to) = (PARTITION, Timestamp::default());
-        let submission = Submission { row, partition, known_up_to, expires, reply_to };
-        bench.local.committer.submit(submission)
+        bench.local.committer.submit(Submission { row, partition: PARTITION, expires, reply_to })
     };
     let refused = (0..100).find_map(|number| submit(number).err());
     assert_eq!(refused, Some(Refusal::Overloaded));

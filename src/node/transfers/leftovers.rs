@@ -4,7 +4,7 @@
 //! partition's floor its present owners have everything that there is, so what they do not have is
 //! to go: it is buried, under a tombstone that the floor hides, or under a row without it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::node::env::run_blocking;
 use crate::node::pages::Place;
@@ -12,7 +12,7 @@ use crate::node::transfers::{STRETCH_BYTES, Transfers};
 use crate::protocol::message::{Refusal, ScanPage};
 use crate::protocol::planted::{Planted, planted};
 use crate::protocol::reaping::{ReapFloor, burial};
-use crate::types::{Key, Record};
+use crate::types::Key;
 
 impl Transfers {
     /// The floor below which rows are to go that the present owners do not have; none where this
@@ -36,8 +36,7 @@ impl Transfers {
         mut after: Option<Key>,
         page: &ScanPage,
     ) -> Result<(), Refusal> {
-        let theirs: BTreeMap<&Key, &Record> = page.rows.iter().map(|(key, it)| (key, it)).collect();
-        let merge = place.0.merge();
+        let theirs: BTreeSet<Key> = page.rows.iter().map(|(key, _)| key.clone()).collect();
         let end = page.rows.last().map(|(key, _)| key).filter(|_| !page.done);
         loop {
             let store = std::sync::Arc::clone(&self.replica.store);
@@ -45,12 +44,11 @@ impl Transfers {
             let scan = move || store.scan(place.0, place.1, from.as_ref(), STRETCH_BYTES as usize);
             let here = run_blocking(&*self.env, scan).await.map_err(|_| Refusal::Storage)?;
             let last = here.rows.last().map(|(key, _)| key.clone());
-            let within = here.rows.into_iter().filter(|(key, _)| end.is_none_or(|end| key <= end));
-            let buried = within.filter_map(|(key, record)| {
-                let burial = burial(merge, &record, &floor, theirs.get(&key).copied())?;
-                Some((key, burial))
-            });
-            let rows = buried.collect();
+            let is_left = |(key, record): &(Key, _)| {
+                end.is_none_or(|end| key <= end) && floor.covers(record) && !theirs.contains(key)
+            };
+            let left = here.rows.into_iter().filter(is_left);
+            let rows = left.map(|(key, record)| (key, burial(place.0.merge(), &record))).collect();
             self.pages.keep(place, ScanPage { rows, ..ScanPage::default() }).await?;
             let is_behind = last.as_ref().is_none_or(|last| end.is_some_and(|end| last >= end));
             if here.done || is_behind {

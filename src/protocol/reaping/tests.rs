@@ -2,6 +2,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::protocol::version::dvv::Context;
+use crate::protocol::version::merging::joined;
 use crate::types::{Expiry, KeyspaceId, NodeId};
 
 const AFTER: Duration = Duration::from_secs(1600);
@@ -44,36 +45,16 @@ fn a_floor_reaps_tombstones_and_what_had_expired_below_it() {
 #[test]
 fn a_burial_beats_what_it_hides_and_is_hidden_with_it() {
     let left = record(90, Some("v"), None);
-    let buried = burial(Merge::Lww, &left, &floor(90), None).expect("nobody else has it");
+    let buried = burial(Merge::Lww, &left);
     assert!(crate::protocol::version::lww::supersedes(&buried, &left));
     assert!(floor(90).reaps(&buried) && floor(90).covers(&left));
-    assert_eq!(burial(Merge::Lww, &left, &floor(89), None), None, "it may be new");
-    assert_eq!(burial(Merge::Lww, &left, &floor(90), Some(&left)), None, "the owners have it");
-}
-
-#[test]
-fn siblings_are_buried_one_by_one() {
-    let blind = Context::default();
-    let dot = |at: u64, life: u64| Version { timestamp: stamp(at), incarnation: Incarnation(life) };
-    let value = || Some(Bytes::from_static(b"v"));
-    let old = Siblings::default().written(dot(80, 1), value(), &blind).expect("one");
-    let both = old.written(dot(90, 1), value(), &blind).expect("two");
-    let anew = Siblings::default().written(dot(95, 2), value(), &blind).expect("one");
-    let record = |row: &Siblings| row.to_record().expect("a row");
-    let left = |row: &Siblings, at: u64, theirs: Option<&Siblings>| {
-        let theirs = theirs.map(record);
-        burial(Merge::Siblings, &record(row), &floor(at), theirs.as_ref())
-    };
-    let joined = |buried: Record| both.joined(&Siblings::of_record(&buried).expect("siblings"));
-    let buried = left(&both, 90, None).expect("both are to go");
-    assert!(floor(90).reaps(&buried));
-    assert_eq!(joined(buried).len(), 0);
-    let buried = left(&both, 80, None).expect("one is to go");
-    assert_eq!(joined(buried).len(), 1);
-    assert_eq!(joined(left(&both, 90, Some(&anew)).expect("the key was written anew")).len(), 0);
-    assert_eq!(joined(left(&both, 90, Some(&old)).expect("they have one")).len(), 1);
-    assert_eq!(left(&both, 90, Some(&both)), None);
-    assert_eq!(left(&both, 79, None), None);
+    let dot = Version { timestamp: stamp(90), incarnation: Incarnation(1) };
+    let value = Some(Bytes::from_static(b"v"));
+    let row = Siblings::default().written(dot, value, &Context::default()).expect("one value");
+    let left = row.to_record().expect("a row");
+    let buried = burial(Merge::Siblings, &left);
+    assert!(floor(90).reaps(&buried) && floor(90).covers(&left));
+    assert_eq!(joined(Merge::Siblings, left, buried.clone()), buried);
 }
 
 #[test]

@@ -206,13 +206,10 @@ impl Siblings {
         Siblings { height, ..joined }
     }
 
-    /// The same without the values at or below a stamp that another row lacks which knows of all
-    /// events up to there: they are covered, though it may have forgotten by what.
+    /// The same without its values: they are covered, by nobody knows what.
     #[must_use]
-    pub fn without_ended(&self, at: Timestamp, known: &Siblings) -> Siblings {
-        let stands = |dot: &(Timestamp, Incarnation)| dot.0 > at || known.values.contains_key(dot);
-        let mut left = self.clone();
-        left.values.retain(|dot, _| stands(dot));
+    pub fn emptied(&self) -> Siblings {
+        let left = Siblings { clock: self.clock.clone(), ..Siblings::default() };
         Siblings { height: left.height_above(self), ..left }
     }
 

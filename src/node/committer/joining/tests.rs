@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::node::env::Machine;
-use crate::protocol::reaping::ReapFloor;
+use crate::storage::engine::{Change, Engine};
 use crate::storage::memory::{MemoryDisk, MemoryEngine};
-use crate::types::{Epoch, Lsn, Merge, Moment, Timestamp};
+use crate::types::{Lsn, Merge, Moment, Timestamp};
 
 const SEGMENT_BYTES: usize = 64 << 10;
 const PARTITION: PartitionId = PartitionId(3);
@@ -18,20 +18,20 @@ struct Replica {
     store: Store,
     pen: Pen,
     commits: u64,
-    /// Its reap floor.
-    known_up_to: Timestamp,
 }
 
 impl Replica {
     fn new() -> Replica {
-        let engine = MemoryEngine::open(MemoryDisk::new());
+        Replica::over(MemoryEngine::open(MemoryDisk::new()))
+    }
+
+    fn over(engine: MemoryEngine) -> Replica {
         let store = Store::new(Arc::new(engine)).expect("a store");
         store.create_keyspace(keyspace()).expect("a keyspace");
         let env: Arc<dyn Env> = Arc::new(Machine::new());
         let offset = Duration::from_secs(1);
         let clock = Arc::new(Clock::new(Arc::clone(&env), Timestamp(0), offset));
-        let pen = Pen::new(env, clock, SEGMENT_BYTES);
-        Replica { store, pen, commits: 0, known_up_to: Timestamp(0) }
+        Replica { store, pen: Pen::new(env, clock, SEGMENT_BYTES), commits: 0 }
     }
 
     /// Commits these together; what became of each.
@@ -47,8 +47,7 @@ impl Replica {
                     continue;
                 }
             };
-            let known_up_to = self.known_up_to;
-            joining.push(Joining { record: at, reply: at, known_up_to, mint });
+            joining.push(Joining { record: at, reply: at, mint });
             let row = Row { keyspace: keyspace(), key: Key::from("k"), record };
             records.push(LogRecord::Row(row));
         }
@@ -177,28 +176,28 @@ fn siblings_that_the_log_cannot_take_are_refused() {
     assert_eq!(replica.values().len(), 4);
 }
 
-/// A delete that was reaped at all owners: whoever sends what it covered had not heard of it.
+/// Copies that mend a damaged row lie in memory first, and the damage beneath them.
 #[test]
-fn what_was_deleted_and_reaped_does_not_come_back_beside_a_new_value() {
-    let (mut here, mut away) = (Replica::new(), Replica::new());
-    let old = here.one(put("old", None)).expect("taken");
-    away.one(Asked::Row(old.clone())).expect("taken");
-    let gone = here.one(delete(None)).expect("taken");
-    let floor = ReapFloor { at: gone.version.timestamp, epoch: Epoch(1) };
-    away.pen.clock.observe(floor.at).expect("clocks agree");
-    let late = away.one(put("new", None)).expect("taken");
-    assert_eq!(values(&late), ["old", "new"]);
-    here.store.set_floors(BTreeMap::from([((keyspace(), PARTITION), floor)]));
-    assert!(here.store.read(keyspace(), PARTITION, &Key::from("k")).expect("readable").is_none());
-    here.known_up_to = floor.at;
-    let joined = here.one(Asked::Row(late.clone())).expect("taken");
-    assert_eq!(values(&joined), ["new"]);
-    assert!(joined.version > late.version, "so that it goes back to where it came from");
-    let back = away.one(Asked::Row(joined.clone())).expect("taken");
-    assert_eq!(back, joined);
-    // A replica that takes the partition over does not know yet what there is.
-    let mut coming = Replica::new();
-    assert_eq!(values(&coming.one(Asked::Row(late)).expect("taken")), ["old", "new"]);
+fn copies_that_mend_a_damaged_row_are_joined_with_each_other() {
+    let engine = MemoryEngine::open(MemoryDisk::new());
+    engine.create_keyspace(keyspace()).expect("a keyspace");
+    let (key, value) = (Key::from("k"), Some(Bytes::from_static(b"damage")));
+    let damage = Change { keyspace: keyspace(), partition: PARTITION, key, value };
+    engine.apply(&[damage], Lsn(1)).expect("applied");
+    let (mut one, mut other) = (Replica::new(), Replica::new());
+    let first = one.one(put("a", None)).expect("taken");
+    let second = other.one(put("b", None)).expect("taken");
+    let mut replica = Replica { commits: 1, ..Replica::over(engine) };
+    // Behind a newer row of another key, no copy is newer than all that the engine may have.
+    let newer = Row { keyspace: keyspace(), key: Key::from("z"), record: second.clone() };
+    replica.store.publish(Lsn(1), std::iter::once((PARTITION, newer)), Moment(0));
+    assert!(replica.store.freeze());
+    for copy in [second, first] {
+        replica.one(Asked::Row(copy)).expect("taken");
+    }
+    assert_eq!(replica.commits, 3);
+    let held = replica.store.in_memory((keyspace(), PARTITION), &Key::from("k"));
+    assert_eq!(values(&held.expect("mended")).len(), 2);
 }
 
 /// Writes of one commit that come before and behind the loss of the partition.

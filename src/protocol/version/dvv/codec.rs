@@ -4,14 +4,15 @@
 //! of each its incarnation and stamp (8 each); how many values (4), of each its incarnation and
 //! stamp (8 each), its length (4) and its bytes. Lives and values come in order, each once.
 //!
-//! A context is the version byte, the lives as above, and the CRC32C of the key and these bytes, in
-//! base64url without padding (RFC 4648, section 5). The key under the checksum is what tells a
-//! context that was given for another key.
+//! A context is the version byte, the lives as above, and the CRC32C of the keyspace's id, the key
+//! and these bytes, in base64url without padding (RFC 4648, section 5). What is under the checksum
+//! tells a context that was given for another key, or the same key of another keyspace: a node
+//! writes to all of them under the same life.
 
 use bytes::{Buf, Bytes};
 
 use super::{Context, Siblings};
-use crate::types::{Incarnation, Key, Timestamp, Version};
+use crate::types::{Incarnation, Key, KeyspaceId, Timestamp, Version};
 
 const VERSION: u8 = 1;
 const SUM_BYTES: usize = 4;
@@ -32,7 +33,7 @@ pub enum SiblingsError {
     )]
     Version(u8),
     /// It belongs to another key, or was changed on the way.
-    #[error("was made for another key; give it back for the key that was read")]
+    #[error("was made for another key or keyspace; give it back for the key that was read")]
     OtherKey,
 }
 
@@ -99,9 +100,9 @@ impl Context {
     }
 
     /// What a client is given for a key.
-    pub fn to_text(&self, key: &Key) -> String {
+    pub fn to_text(&self, of: (KeyspaceId, &Key)) -> String {
         let mut bytes = self.encode().to_vec();
-        bytes.extend(sum(key, &bytes).to_be_bytes());
+        bytes.extend(sum(of, &bytes).to_be_bytes());
         to_base64(&bytes)
     }
 
@@ -109,9 +110,9 @@ impl Context {
     ///
     /// # Errors
     /// [`SiblingsError`].
-    pub fn from_text(text: &str, key: &Key) -> Result<Context, SiblingsError> {
+    pub fn from_text(text: &str, of: (KeyspaceId, &Key)) -> Result<Context, SiblingsError> {
         let (context, body, told) = Context::parse(text)?;
-        match sum(key, &body) == told {
+        match sum(of, &body) == told {
             true => Ok(context),
             false => Err(SiblingsError::OtherKey),
         }
@@ -132,8 +133,9 @@ impl Context {
     }
 }
 
-fn sum(key: &Key, body: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(key.as_bytes()), body)
+fn sum((keyspace, key): (KeyspaceId, &Key), body: &[u8]) -> u32 {
+    let parts = [&keyspace.0.to_be_bytes()[..], key.as_bytes(), body];
+    parts.into_iter().fold(0, crc32c::crc32c_append)
 }
 
 fn encode_lives<'a>(

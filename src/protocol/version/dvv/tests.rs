@@ -1,5 +1,5 @@
 use super::*;
-use crate::types::Key;
+use crate::types::{Key, KeyspaceId};
 
 fn dot(stamp: u64, life: u64) -> Version {
     Version { timestamp: Timestamp(stamp), incarnation: Incarnation(life) }
@@ -129,12 +129,16 @@ fn a_context_is_text_for_one_key() {
     let row = written(&Siblings::default(), (1, 1), "a", &Context::default());
     let row = written(&row, (2, 2), "b", &Context::default());
     let (key, other) = (Key::from("k"), Key::from("l"));
-    let text = row.context().to_text(&key);
+    let keyspace = KeyspaceId::DEFAULT;
+    let text = row.context().to_text((keyspace, &key));
     assert!(text.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it)), "{text}");
-    assert_eq!(Context::from_text(&text, &key), Ok(row.context()));
-    assert_eq!(Context::from_text(&text, &other), Err(SiblingsError::OtherKey));
-    for bad in ["", "A", "AQ", "????", &text[1..], &format!("{text}A")] {
-        assert!(Context::from_text(bad, &key).is_err(), "{bad:?}");
+    assert_eq!(Context::from_text(&text, (keyspace, &key)), Ok(row.context()));
+    for of in [(keyspace, &other), (KeyspaceId(1), &key)] {
+        assert_eq!(Context::from_text(&text, of), Err(SiblingsError::OtherKey));
     }
-    assert_eq!(Context::from_text("AgAAAAAAAAAA", &key), Err(SiblingsError::Version(2)));
+    for bad in ["", "A", "AQ", "????", &text[1..], &format!("{text}A")] {
+        assert!(Context::from_text(bad, (keyspace, &key)).is_err(), "{bad:?}");
+    }
+    let newer = Context::from_text("AgAAAAAAAAAA", (keyspace, &key));
+    assert_eq!(newer, Err(SiblingsError::Version(2)));
 }
