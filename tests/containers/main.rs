@@ -16,7 +16,6 @@ mod crew;
 mod dice;
 mod docker;
 mod faults;
-mod growth;
 #[path = "../cluster/harness.rs"]
 mod harness;
 mod image;
