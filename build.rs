@@ -3,15 +3,18 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 4] =
-    ["proto/kv.proto", "proto/admin.proto", "proto/cluster.proto", "proto/rows.proto"];
+/// What clients may call. What it imports is compiled along.
+const PUBLIC: [&str; 2] = ["proto/kv.proto", "proto/admin.proto"];
+
+/// What nodes say to each other.
+const INTERNAL: [&str; 2] = ["proto/cluster.proto", "proto/rows.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(FILES, ["proto"])?;
+    let descriptors = protox::compile(PUBLIC.into_iter().chain(INTERNAL), ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // Reflection serves what clients may call; the protocol between nodes is not among it.
-    let public = protox::compile(&FILES[..2], ["proto"])?;
+    let public = protox::compile(PUBLIC, ["proto"])?;
     std::fs::write(out.join("public.bin"), encode(&public))?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())

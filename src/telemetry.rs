@@ -23,7 +23,7 @@ pub type Reading = Gauge<u64, AtomicU64>;
 /// Labels of a finished client request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// `put`, `get`, `list`, `delete`, `transact` or `watch`.
+    /// `put`, `get`, `list`, `delete`, `increment`, `update_set`, `transact` or `watch`.
     pub operation: &'static str,
     /// `ok`, or the error's code.
     pub result: &'static str,
@@ -97,6 +97,10 @@ macro_rules! metrics {
             pub list: Operation,
             /// Writes of tombstones.
             pub delete: Operation,
+            /// Additions to counters.
+            pub increment: Operation,
+            /// Changes of sets.
+            pub update_set: Operation,
             /// Writes of strong keyspaces that happen together.
             pub transact: Operation,
             /// Beginnings of watches.
@@ -120,6 +124,8 @@ macro_rules! metrics {
                     get: operation(&latencies, &requests, "get"),
                     list: operation(&latencies, &requests, "list"),
                     delete: operation(&latencies, &requests, "delete"),
+                    increment: operation(&latencies, &requests, "increment"),
+                    update_set: operation(&latencies, &requests, "update_set"),
                     transact: operation(&latencies, &requests, "transact"),
                     watch: operation(&latencies, &requests, "watch"),
                     requests,

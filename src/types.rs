@@ -95,18 +95,29 @@ pub enum Merge {
     /// Values that were written concurrently all stand, until a write that has seen them replaces
     /// them.
     Siblings,
+    /// A number to which all additions count, wherever and whenever they were made.
+    Counter,
+    /// Elements, each of which is there until it is removed by someone who has seen it.
+    Set,
 }
 
 impl Merge {
     /// All of them.
-    pub const ALL: [Merge; 2] = [Merge::Lww, Merge::Siblings];
+    pub const ALL: [Merge; 4] = [Merge::Lww, Merge::Siblings, Merge::Counter, Merge::Set];
 
     /// The name at the interfaces.
     pub fn name(self) -> &'static str {
         match self {
             Merge::Lww => "lww",
             Merge::Siblings => "siblings",
+            Merge::Counter => "counter",
+            Merge::Set => "set",
         }
+    }
+
+    /// Whether copies are joined, as rows of siblings, rather than one of them chosen.
+    pub fn joins(self) -> bool {
+        self != Merge::Lww
     }
 }
 
@@ -135,9 +146,11 @@ impl KeyspaceId {
     pub fn numbered(number: u32, merge: Merge) -> KeyspaceId {
         let merges = match merge {
             Merge::Lww => 0,
-            Merge::Siblings => 1 << Self::MERGE_SHIFT,
+            Merge::Siblings => 1,
+            Merge::Counter => 2,
+            Merge::Set => 3,
         };
-        KeyspaceId(number | merges)
+        KeyspaceId(number | merges << Self::MERGE_SHIFT)
     }
 
     /// Which keyspace it is: keyspaces are numbered in the order in which they were created.
@@ -149,6 +162,8 @@ impl KeyspaceId {
     pub fn merge(self) -> Merge {
         match self.0 >> Self::MERGE_SHIFT {
             1 => Merge::Siblings,
+            2 => Merge::Counter,
+            3 => Merge::Set,
             _ => Merge::Lww,
         }
     }

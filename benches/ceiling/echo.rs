@@ -128,6 +128,20 @@ impl Kv for Echo {
         Err(not_here())
     }
 
+    async fn increment(
+        &self,
+        _request: Request<v1::IncrementRequest>,
+    ) -> Result<Response<v1::IncrementResponse>, Status> {
+        Err(not_here())
+    }
+
+    async fn update_set(
+        &self,
+        _request: Request<v1::UpdateSetRequest>,
+    ) -> Result<Response<v1::UpdateSetResponse>, Status> {
+        Err(not_here())
+    }
+
     async fn transact(
         &self,
         _request: Request<v1::TransactRequest>,

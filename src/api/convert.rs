@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::metadata::MetadataMap;
 
+use crate::api::batch;
 use crate::config::Limits;
-use crate::node::request::{Receipt, RequestError, RequestOptions};
+use crate::node::request::{Receipt, RequestError, RequestOptions, SetUpdate};
 use crate::proto::v1;
 use crate::protocol::quorum::level::Level;
 use crate::protocol::version::dvv::Context;
@@ -76,6 +77,24 @@ impl From<v1::batch_put_item::Data> for Bytes {
             v1::batch_put_item::Data::ValueBytes(bytes) => bytes,
         }
     }
+}
+
+/// What is to be done to a set.
+///
+/// # Errors
+/// [`RequestError::Invalid`] when it is nothing, or more elements than a request may have.
+pub(crate) fn elements(
+    add: Vec<String>,
+    remove: Vec<String>,
+    limits: &Limits,
+) -> Result<SetUpdate, RequestError> {
+    batch::admit("add", add.len(), limits)?;
+    batch::admit("remove", remove.len(), limits)?;
+    if add.is_empty() && remove.is_empty() {
+        return Err(invalid("add", "is empty, and so is remove; name an element at least"));
+    }
+    let [add, remove] = [add, remove].map(|it| it.into_iter().map(Bytes::from).collect());
+    Ok(SetUpdate { add, remove })
 }
 
 /// Options of a read. An explicit `r` wins over a level; an empty context is none.

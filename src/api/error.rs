@@ -61,6 +61,8 @@ pub(crate) fn statuses(error: &RequestError) -> (Code, StatusCode) {
         RequestError::Rejected { .. }
         | RequestError::Session(_)
         | RequestError::TooManySiblings
+        | RequestError::SetTooLarge
+        | RequestError::OutOfRange
         | RequestError::SeveralSiblings { .. } => (Code::FailedPrecondition, StatusCode::CONFLICT),
         RequestError::ConditionFailed { .. } => {
             (Code::FailedPrecondition, StatusCode::PRECONDITION_FAILED)
@@ -130,13 +132,11 @@ pub(crate) fn key_not_found(key: &str, receipt: &Receipt) -> Status {
     Status::with_metadata(Code::NotFound, no_value_text(key), trailers)
 }
 
-/// What a client may give back that has seen this: of a key with siblings its context, else the
-/// version.
+/// What a client may give back that has seen this: of a key whose copies are joined its context,
+/// else the version.
 pub(crate) fn context_of(receipt: &Receipt) -> Option<String> {
-    match receipt.siblings {
-        Some(_) => receipt.context.clone(),
-        None => receipt.version.map(|version| version.to_string()),
-    }
+    let version = || receipt.version.filter(|_| receipt.siblings.is_none());
+    receipt.context.clone().or_else(|| version().map(|version| version.to_string()))
 }
 
 /// What both interfaces say of a key that has no value.

@@ -1,6 +1,7 @@
 //! The gRPC data service: each call is translated, served by the node, and translated back.
 
 mod listing;
+mod mergeable;
 mod strong;
 mod watch;
 
@@ -135,13 +136,13 @@ impl Kv for KvService {
         let key = convert::key(asked.key.clone())?;
         let read = self.node.get(key.clone(), options).await;
         let read = read.map_err(|error| self.refuse(&key, error))?;
-        let ReadAnswer { value, siblings, receipt } = read;
+        let ReadAnswer { value, siblings, elements, receipt } = read;
         let missing = || self.key_not_found(&asked.key, &receipt);
         let value = value.ok_or_else(missing)?;
         let data = Some(convert::get_data(value));
         let told = Some(convert::receipt(&receipt));
         let siblings = siblings.into_iter().map(convert::sibling).collect();
-        let reply = v1::GetResponse { key: asked.key, data, receipt: told, siblings };
+        let reply = v1::GetResponse { key: asked.key, data, receipt: told, siblings, elements };
         Ok(self.reply(receipt.leader, reply))
     }
 
@@ -224,6 +225,20 @@ impl Kv for KvService {
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<watch::Messages>, Status> {
         self.serve_watch(request).await
+    }
+
+    async fn increment(
+        &self,
+        request: Request<v1::IncrementRequest>,
+    ) -> Result<Response<v1::IncrementResponse>, Status> {
+        self.serve_increment(request).await
+    }
+
+    async fn update_set(
+        &self,
+        request: Request<v1::UpdateSetRequest>,
+    ) -> Result<Response<v1::UpdateSetResponse>, Status> {
+        self.serve_update_set(request).await
     }
 
     async fn append(

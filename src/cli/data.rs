@@ -52,21 +52,21 @@ pub(crate) struct DeleteArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct WriteArgs {
+pub(crate) struct WriteArgs {
     /// Replicas that must have it durably: one, quorum or all.
     #[arg(long, conflicts_with = "w")]
-    level: Option<Level>,
+    pub(crate) level: Option<Level>,
     /// The same by number (W).
     #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
-    w: Option<u32>,
+    pub(crate) w: Option<u32>,
     /// Whether fallback replicas may count; without it the node's setting decides.
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true")]
-    sloppy: Option<bool>,
+    pub(crate) sloppy: Option<bool>,
     /// What was seen of this key before, as a receipt has it (its version, or its context): this
     /// write will be above it, and of several siblings replaces those that were seen.
     #[arg(long, value_name = "CONTEXT", default_value = "", hide_default_value = true)]
-    context: String,
+    pub(crate) context: String,
 }
 
 /// `coterie get KEY`
@@ -141,7 +141,7 @@ pub(crate) async fn get(cluster: &Cluster, args: GetArgs, out: Output) -> Result
     let get = get.consistency(consistency(&args));
     match get.one(args.one).await.map_err(|error| Failure::of_client(error, Effect::Reads))? {
         Some(found) if found.siblings.len() > 1 => print_siblings(&args, out, &found),
-        Some(Found { bytes, receipt, .. }) => print_value(&args, out, &bytes, &receipt),
+        Some(found) => print_value(&args, out, &found),
         None => Err(Failure::new(Exit::NotFound, format!("key {:?} has no value", args.key))),
     }
 }
@@ -154,8 +154,7 @@ pub(crate) fn written(error: ClientError) -> Failure {
 fn print_value(
     args: &GetArgs,
     out: Output,
-    value: &[u8],
-    receipt: &Receipt,
+    Found { bytes: value, elements, receipt, .. }: &Found,
 ) -> Result<(), Failure> {
     if let Some(file) = &args.out {
         let failed = |error| Failure::failed(format!("cannot write {}: {error}", file.display()));
@@ -163,8 +162,12 @@ fn print_value(
         return print_receipt(out, "read", &args.key, receipt);
     }
     if out == Output::Json {
-        let (name, text) = value_json(value);
-        return output::json(&answer_json(&args.key, Some((name, text)), receipt));
+        let text = elements.is_empty().then(|| value_json(value));
+        let mut body = answer_json(&args.key, text, receipt);
+        if !elements.is_empty() {
+            body["elements"] = json!(elements);
+        }
+        return output::json(&body);
     }
     output::write(value)?;
     if !args.raw && std::io::stdout().is_terminal() { output::write(b"\n") } else { Ok(()) }
@@ -244,7 +247,7 @@ pub(crate) fn print_receipt(
 }
 
 /// The same fields as in the bodies of HTTP answers.
-fn answer_json(key: &str, value: Option<(&str, String)>, receipt: &Receipt) -> Value {
+pub(crate) fn answer_json(key: &str, value: Option<(&str, String)>, receipt: &Receipt) -> Value {
     let mut body = Map::new();
     body.insert("key".into(), key.into());
     if let Some((name, text)) = value {

@@ -74,6 +74,10 @@ pub(crate) enum Merge {
     Lww,
     /// Values that were written concurrently all stand, until a write that has seen them.
     Siblings,
+    /// Each key is a number to which all additions count.
+    Counter,
+    /// Each key is a set of texts; an addition wins over a removal that had not seen it.
+    Set,
 }
 
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -138,6 +142,8 @@ async fn create(
     let merge = match merge {
         Merge::Lww => "lww",
         Merge::Siblings => "siblings",
+        Merge::Counter => "counter",
+        Merge::Set => "set",
     };
     let message = v1::CreateKeyspaceRequest {
         name,

@@ -12,6 +12,7 @@ mod failure;
 mod groups;
 mod keyspace;
 mod logging;
+mod mergeable;
 mod operator;
 mod output;
 mod render;
@@ -88,6 +89,11 @@ enum Command {
     Scan(scan::ScanArgs),
     /// Print what changes in a strong keyspace, one line for each change, until it is stopped.
     Watch(watch::WatchArgs),
+    /// Add to a counter, in a keyspace that merges its keys as counter.
+    #[command(visible_alias = "incr")]
+    Increment(mergeable::IncrementArgs),
+    /// Put elements into a set and take others out, in a keyspace that merges its keys as set.
+    UpdateSet(mergeable::UpdateSetArgs),
     /// Add to the end of a value of a strong keyspace; an absent one counts as empty.
     Append(conditional::AppendArgs),
     /// Change a key of a strong keyspace if it is as expected (compare and set).
@@ -191,6 +197,8 @@ fn ask(client: &ClientArgs, command: Command) -> Result<(), Failure> {
             Command::Get(args) => data::get(&cluster, args, out).await,
             Command::Scan(args) => scan::scan(&cluster, args, out).await,
             Command::Watch(args) => watch::watch(&cluster, args, out).await,
+            Command::Increment(args) => mergeable::increment(&cluster, args, out).await,
+            Command::UpdateSet(args) => mergeable::update_set(&cluster, args, out).await,
             Command::Append(args) => conditional::append(&cluster, args, out).await,
             Command::Cas(args) => conditional::cas(&cluster, args, out).await,
             Command::Delete(args) => data::delete(&cluster, args, out).await,
@@ -228,7 +236,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    const ACCEPTED: [&str; 41] = [
+    const ACCEPTED: [&str; 45] = [
         "put k v",
         "put k -",
         "put k --w 2 --sloppy",
@@ -250,6 +258,10 @@ mod tests {
         "get k --keyspace orders --consistency lease",
         "get k -k orders --consistency stale --max-staleness 500ms",
         "del k -k orders",
+        "increment k -k hits",
+        "incr k -5 -k hits --w 2",
+        "update-set k --add a --add b -k tags",
+        "update-set k -a a -r b --context 01 -k tags",
         "append k v -k orders",
         "cas k --expect-absent v -k orders",
         "watch orders",
@@ -287,6 +299,8 @@ mod tests {
             "get k --consistency stale",
             "get k --max-staleness 1s",
             "cas k v",
+            "increment k x",
+            "update-set k",
             "keyspace create k --mode weak",
             "watch",
             "watch orders k --prefix k",

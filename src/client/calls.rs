@@ -83,6 +83,8 @@ kv_calls! {
     PutRequest => PutResponse by put session;
     GetRequest => GetResponse by get;
     DeleteRequest => DeleteResponse by delete session;
+    IncrementRequest => IncrementResponse by increment;
+    UpdateSetRequest => UpdateSetResponse by update_set;
     AppendRequest => AppendResponse by append session;
     CompareAndSetRequest => CompareAndSetResponse by compare_and_set session;
     TransactRequest => TransactResponse by transact session;

@@ -12,6 +12,7 @@ use crate::client::error::{ClientError, Outcome};
 use crate::client::heard::UNKNOWN_KEYSPACE;
 use crate::client::journey::{Core, Route};
 use crate::client::listing::List;
+use crate::client::mergeable::{Increment, UpdateSet};
 use crate::client::read::Get;
 use crate::client::retry::Effect;
 use crate::client::transaction::Transaction;
@@ -84,6 +85,17 @@ impl Keyspace {
     /// Deletes a key. Deleting one that has no value succeeds.
     pub fn delete(&self, key: impl Into<String>) -> Delete {
         Delete::new(self.clone(), key.into())
+    }
+
+    /// Adds to a counter, in a keyspace that merges its keys as `counter`.
+    pub fn increment(&self, key: impl Into<String>, by: i64) -> Increment {
+        Increment::new(self.clone(), key.into(), by)
+    }
+
+    /// Changes a set, in a keyspace that merges its keys as `set`: say what to
+    /// [insert](UpdateSet::insert) and what to [remove](UpdateSet::remove).
+    pub fn update_set(&self, key: impl Into<String>) -> UpdateSet {
+        UpdateSet::new(self.clone(), key.into())
     }
 
     /// Adds to the end of a value of a strong keyspace; no value counts as an empty one.

@@ -40,6 +40,7 @@ mod heard;
 mod journey;
 mod keyspace;
 mod listing;
+mod mergeable;
 mod read;
 mod receipt;
 mod retry;
@@ -68,8 +69,11 @@ pub(crate) use self::heard::{Heard, Witness, root_cause};
 use self::journey::Core;
 pub use self::keyspace::Keyspace;
 pub use self::listing::{List, Page, Pages, Row};
+pub use self::mergeable::{Increment, UpdateSet};
 pub use self::read::Get;
-pub use self::receipt::{Appended, Receipt, StepResult, Transacted, Value};
+pub use self::receipt::{
+    Appended, Incremented, Receipt, SetUpdated, StepResult, Transacted, Value,
+};
 use self::retry::Patience;
 pub use self::transaction::Transaction;
 pub use self::watch::{Changes, Event, Watch, Watching};

@@ -49,7 +49,7 @@ impl Get {
     /// [`Receipt::version`]: the answer is that one or a newer one, at any level, or the read fails
     /// with the word `context_not_reached`. A read that is given the version of the client's last
     /// write reads what was written; one that is given that of its last read never goes back. In a
-    /// keyspace that keeps siblings it is [`Receipt::context`].
+    /// keyspace that joins copies it is [`Receipt::context`].
     pub fn context(mut self, context: impl Into<String>) -> Self {
         self.context = context.into();
         self
@@ -123,7 +123,8 @@ fn value(answer: v1::GetResponse) -> Value {
     if siblings.is_empty() {
         siblings.push(bytes.clone());
     }
-    Value { bytes, siblings, version: receipt.version.clone(), receipt }
+    let elements = answer.elements;
+    Value { bytes, siblings, elements, version: receipt.version.clone(), receipt }
 }
 
 fn sibling(sibling: v1::Sibling) -> Bytes {

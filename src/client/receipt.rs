@@ -35,8 +35,8 @@ pub struct Receipt {
     pub unseen: Vec<String>,
     /// Of a keyspace that keeps siblings: how many values the key has.
     pub siblings: Option<u32>,
-    /// Of a keyspace that keeps siblings: what to give back as context, instead of the version. A
-    /// write has one only if nothing stands beside what it wrote; else that must be read first.
+    /// Of a keyspace that joins copies: what to give back as context, instead of the version. A
+    /// write of a sibling has one only if nothing stands beside it; else that must be read first.
     pub context: Option<String>,
 }
 
@@ -66,13 +66,34 @@ impl From<Option<v1::Receipt>> for Receipt {
 /// A value that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value {
-    /// The value itself; of several siblings the one that was written last.
+    /// The value itself; of several siblings the one that was written last, of a counter its
+    /// number in decimal digits, of a set its elements as an array in JSON.
     pub bytes: Bytes,
     /// All values of the key; several only in a keyspace that keeps siblings, where a write with
     /// the [context](Receipt::context) of this answer replaces them.
     pub siblings: Vec<Bytes>,
+    /// The elements of a set, in the order of their bytes.
+    pub elements: Vec<String>,
     /// Its version; the same as in the receipt.
     pub version: String,
+    /// Which guarantee held.
+    pub receipt: Receipt,
+}
+
+/// What an addition to a counter did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incremented {
+    /// What the counter stood at then, as far as the replica knew that took the addition.
+    pub total: i64,
+    /// Which guarantee held.
+    pub receipt: Receipt,
+}
+
+/// What a change of a set did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetUpdated {
+    /// How many elements the set had then, as far as the replica knew that took the change.
+    pub size: u64,
     /// Which guarantee held.
     pub receipt: Receipt,
 }

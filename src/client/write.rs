@@ -11,20 +11,20 @@ use crate::client::receipt::{Appended, Receipt};
 use crate::proto::v1;
 use crate::protocol::quorum::level::Level;
 
-/// What put and delete have in common.
+/// What writes have in common.
 #[derive(Clone, Debug, Default)]
-struct WriteOptions {
-    level: Option<Level>,
-    w: u32,
-    sloppy: Option<bool>,
-    context: String,
-    condition: Option<Condition>,
-    idempotent: bool,
-    timeout: Option<Duration>,
+pub(crate) struct WriteOptions {
+    pub(crate) level: Option<Level>,
+    pub(crate) w: u32,
+    pub(crate) sloppy: Option<bool>,
+    pub(crate) context: String,
+    pub(crate) condition: Option<Condition>,
+    pub(crate) idempotent: bool,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl WriteOptions {
-    fn errand(&self) -> Errand {
+    pub(crate) fn errand(&self) -> Errand {
         Errand { kind: Kind::Write { idempotent: self.idempotent }, timeout: self.timeout }
     }
 }
@@ -40,7 +40,8 @@ pub(crate) fn level_number(level: Option<Level>) -> i32 {
     level.into()
 }
 
-macro_rules! write_options {
+/// What writes of quorum keyspaces may be told.
+macro_rules! quorum_options {
     () => {
         /// Of a quorum keyspace: how many replicas must have it durably, by name.
         pub fn level(mut self, level: impl Into<Option<Level>>) -> Self {
@@ -62,11 +63,24 @@ macro_rules! write_options {
         }
 
         /// What this write has seen: a receipt's version, which its own will be above, or in a
-        /// keyspace that keeps siblings a receipt's context, whose values it replaces.
+        /// keyspace that joins copies a receipt's context, whose values it replaces.
         pub fn context(mut self, context: impl Into<String>) -> Self {
             self.options.context = context.into();
             self
         }
+
+        /// How long the call may take, all attempts and rests included.
+        pub fn timeout(mut self, timeout: Duration) -> Self {
+            self.options.timeout = Some(timeout);
+            self
+        }
+    };
+}
+pub(crate) use quorum_options;
+
+macro_rules! write_options {
+    () => {
+        quorum_options!();
 
         /// Of a strong keyspace: what the key must be, else nothing is changed.
         pub fn only_if(mut self, condition: Condition) -> Self {
@@ -79,12 +93,6 @@ macro_rules! write_options {
         /// in between. Writes of strong keyspaces are applied once in any case.
         pub fn idempotent(mut self, idempotent: bool) -> Self {
             self.options.idempotent = idempotent;
-            self
-        }
-
-        /// How long the call may take, all attempts and rests included.
-        pub fn timeout(mut self, timeout: Duration) -> Self {
-            self.options.timeout = Some(timeout);
             self
         }
     };

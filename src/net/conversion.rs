@@ -60,6 +60,9 @@ pub(crate) enum ConversionError {
     /// A context of siblings is none.
     #[error("{field} cannot be read: it {source}")]
     Context { field: &'static str, source: SiblingsError },
+    /// Fields that exclude each other are both there.
+    #[error("{field} and another that excludes it are both set")]
+    Contradiction { field: &'static str },
     /// A second handshake on a stream that stands.
     #[error("a Hello after the handshake")]
     SecondHello,

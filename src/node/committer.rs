@@ -207,8 +207,7 @@ impl Committer {
     /// # Errors
     /// A [`Refusal`] when it was not queued; `reply_to` then hears nothing.
     pub(crate) fn submit_mint(&self, submission: MintSubmission) -> Result<(), Refusal> {
-        let value_bytes = submission.mint.value.as_ref().map_or(0, bytes::Bytes::len);
-        let bytes = submission.key.0.len() + value_bytes;
+        let bytes = submission.key.0.len() + submission.mint.change.size_bytes();
         self.queue_rows(std::iter::once((bytes, Queued::Mint(submission))))
     }
 

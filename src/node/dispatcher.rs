@@ -263,10 +263,10 @@ impl Recipients {
             Err(refusal) => Err(Turned::Away(refusal)),
             Ok(()) if mint.time_left.is_zero() => Err(Turned::Away(Refusal::Expired)),
             Ok(()) => {
-                let Mint { request, keyspace, key, value, context, epoch, time_left } =
+                let Mint { request, keyspace, key, change, context, epoch, time_left } =
                     mint.clone();
                 let reply_to = ReplyTo::Minted(from, request);
-                let mint = (key, committer::Mint { value, context });
+                let mint = (key, committer::Mint { change, context });
                 self.gate.mint((keyspace, partition), mint, epoch, time_left, reply_to)
             }
         };

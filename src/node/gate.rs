@@ -16,7 +16,7 @@ use crate::node::topology::{Access, Admission, Topology, TopologyCell};
 use crate::protocol::message::{Class, Found, List, Refusal, Want};
 use crate::protocol::planted::{Planted, planted};
 use crate::protocol::reaping::ReapFloor;
-use crate::types::{Epoch, Key, KeyspaceId, Merge, NodeId, PartitionId, Record, Row};
+use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 /// Why a request was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Gate {
         time_left: Duration,
         reply_to: ReplyTo,
     ) -> Result<(), Turned> {
-        if place.0.merge() == Merge::Lww {
+        if !mint.1.change.fits(place.0.merge()) {
             return Err(Turned::Away(Refusal::NotServing));
         }
         // The stamp that it gets must lie above what this node has promised.

@@ -15,6 +15,7 @@ use crate::protocol::listing::walk::{Counted, Walk, Wanted};
 use crate::protocol::listing::{LIST_PAGE_BYTES_MAX, LIST_ROWS, LIST_ROWS_MAX, Position};
 use crate::protocol::message::ListRange;
 use crate::protocol::version::dvv::Siblings;
+use crate::protocol::version::merging::Reading;
 use crate::types::{Expiry, Key, KeyspaceId, Merge, Moment, Record, Version};
 
 /// What is to be listed.
@@ -164,8 +165,8 @@ impl Node {
         let Wanted { position: Position { partition, after }, rows_max, bytes_max } = wanted;
         let (prefix, keys_only) = (asked.request.prefix.clone(), asked.request.keys_only);
         let merge = asked.target.keyspace().merge();
-        // Whether siblings are left is known only to who has joined them.
-        let range_keys_only = keys_only && merge == Merge::Lww;
+        // Whether anything is left is known only to who has joined the rows.
+        let range_keys_only = keys_only && !merge.joins();
         let range = ListRange { prefix, after, rows_max, bytes_max, keys_only: range_keys_only };
         let (rows, reached) = match asked.target {
             Target::Quorum(keyspace) => {
@@ -210,17 +211,14 @@ fn listed(
     if record.is_expired(wall_ms) {
         return None;
     }
-    let siblings = match merge {
-        Merge::Lww => None,
-        Merge::Siblings => Siblings::of_record(&record).ok(),
-    };
+    let joined = merge.joins().then(|| Siblings::of_record(&record).ok()).flatten();
     let Record { version, value, expires_at } = record;
-    let value = match &siblings {
-        None => value?,
-        Some(row) => row.values().last()?.value,
+    let Reading { value, siblings, .. } = match joined {
+        None => Reading { value, ..Reading::default() },
+        Some(row) => Reading::of(&row, merge),
     };
-    let value = (!keys_only).then_some(value);
-    let siblings = siblings.map(|row| row.len() as u32).filter(|siblings| *siblings > 1);
+    let value = value.map(|value| (!keys_only).then_some(value))?;
+    let siblings = Some(siblings.len() as u32).filter(|siblings| *siblings > 1);
     Some(ListedRow { key, value, version, expires_at, siblings })
 }
 

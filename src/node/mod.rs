@@ -25,6 +25,7 @@ pub mod listing;
 mod lists;
 pub mod local;
 mod members;
+mod mergeable;
 mod pages;
 mod reaping;
 mod rebalance;

@@ -16,7 +16,7 @@ use crate::node::env::Env;
 use crate::protocol::message::{
     Class, Compare, Message, Refusal, RequestId, Scan, ScanPage, ScanReply,
 };
-use crate::types::{Epoch, Key, KeyspaceId, Merge, Moment, NodeId, PartitionId, Row};
+use crate::types::{Epoch, Key, KeyspaceId, Moment, NodeId, PartitionId, Row};
 
 /// Bytes of one page.
 const PAGE_BYTES: u32 = 256 << 10;
@@ -103,7 +103,7 @@ impl Pages {
         let mut waiting = Vec::new();
         let submissions = page.rows.into_iter().enumerate().map(|(index, (key, record))| {
             // They become durable together, but of those that are joined each may be refused.
-            let is_awaited = index == last || keyspace.merge() != Merge::Lww;
+            let is_awaited = index == last || keyspace.merge().joins();
             let reply_to = is_awaited.then(|| {
                 let (sender, durable) = oneshot::channel();
                 waiting.push(durable);

@@ -1,5 +1,6 @@
 //! What a client asks of a node and what it is told: options, receipts and errors.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use crate::protocol::message::Refusal;
 pub use crate::protocol::quorum::Outcome;
 use crate::protocol::quorum::level::Level;
 use crate::protocol::version::dvv::{Context, SIBLINGS_BYTES_MAX, SIBLINGS_MAX};
-use crate::types::{Expiry, GroupId, Key, KeyspaceId, NodeId, Version};
+use crate::protocol::version::set::{SET_BYTES_MAX, SET_ELEMENTS_MAX};
+use crate::types::{Expiry, GroupId, Key, KeyspaceId, Merge, NodeId, Version};
 
 /// How one request wants to be served; everything absent follows the keyspace's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,7 +55,7 @@ impl RequestOptions {
         match self.seen {
             None => Ok(()),
             Some(_) => Err(RequestError::not_that_context(
-                "was made for a keyspace that keeps siblings; this one does not: give a version",
+                "was made for a keyspace that joins copies; this one does not: give a version",
             )),
         }
     }
@@ -62,7 +64,7 @@ impl RequestOptions {
     pub(crate) fn seen_of(&self, of: (KeyspaceId, &Key)) -> Result<Option<Context>, RequestError> {
         if self.context.is_some() {
             return Err(RequestError::not_that_context(
-                "is a version; this keyspace keeps siblings: give the context of an answer",
+                "is a version; this keyspace joins copies: give the context of an answer",
             ));
         }
         let seen = self.seen.as_ref().map(|text| Context::from_text(text, of)).transpose();
@@ -115,8 +117,8 @@ pub struct Receipt {
     /// Of a keyspace that keeps siblings: how many the key has, as far as was heard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub siblings: Option<u32>,
-    /// Of a keyspace that keeps siblings: what a writer has seen who has seen this. A write has one
-    /// only if nothing stands beside what it wrote; else the next writer must read that first.
+    /// Of a keyspace that joins copies: what a writer has seen who has seen this. A write of one of
+    /// several siblings has none, for the next writer must read those first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<String>,
     /// Of a strong keyspace: what held, `linearizable`, `lease` or `stale`.
@@ -128,14 +130,46 @@ pub struct Receipt {
 }
 
 /// A read's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadAnswer {
     /// The value; `None` when the key has none, was deleted or has expired. Of several siblings the
-    /// one that was written last.
+    /// one that was written last; of a counter its number in decimal digits; of a set its elements
+    /// as an array in JSON.
     pub value: Option<Bytes>,
     /// All values of the key, by the time of their writing, where there are several: in a keyspace
     /// that keeps siblings.
     pub siblings: Vec<Bytes>,
+    /// The elements of a set, in the order of their bytes; empty in any other keyspace.
+    pub elements: Vec<String>,
+    /// Which guarantee held.
+    pub receipt: Receipt,
+}
+
+/// What an addition to a counter did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incremented {
+    /// What the counter stood at then, as far as the owner knew that took the addition: those that
+    /// others took at the same time may be missing.
+    pub total: i64,
+    /// Which guarantee held.
+    pub receipt: Receipt,
+}
+
+/// What is done to the elements of a set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetUpdate {
+    /// Elements that are in the set afterwards.
+    pub add: BTreeSet<Bytes>,
+    /// Elements that are taken out, as far as they were seen: without a context, all that the owner
+    /// knows of that takes the change. One that is among both is in the set afterwards.
+    pub remove: BTreeSet<Bytes>,
+}
+
+/// What a change of a set did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetUpdated {
+    /// How many elements the set had then, as far as the owner knew that took the change.
+    pub size: u64,
     /// Which guarantee held.
     pub receipt: Receipt,
 }
@@ -283,6 +317,15 @@ pub enum RequestError {
          values, and write the result with the context of that read"
     )]
     TooManySiblings,
+    /// The set would have more elements than a row may hold; nothing was changed.
+    #[error(
+        "the set would be too large: set_elements_max is {SET_ELEMENTS_MAX}, set_bytes_max is \
+         {SET_BYTES_MAX} or an eighth of a log segment, if that is less; use several keys"
+    )]
+    SetTooLarge,
+    /// The counter would leave its range; nothing was added.
+    #[error("the counter would leave its range, which is that of 64-bit numbers with a sign")]
+    OutOfRange,
     /// The key has several siblings, and the request takes one value.
     #[error("the key has {siblings} siblings, and one value was asked for; ask for all of them")]
     SeveralSiblings {
@@ -349,6 +392,17 @@ impl RequestError {
         RequestError::Invalid { field: "context", problem: problem.to_owned() }
     }
 
+    /// Refuses to change a key in a way that its keyspace does not know.
+    pub(crate) fn not_that_change(merge: Merge) -> RequestError {
+        let right = match merge {
+            Merge::Lww | Merge::Siblings => "put and delete",
+            Merge::Counter => "increment and delete",
+            Merge::Set => "adding and removing elements, and delete",
+        };
+        let problem = format!("merges its keys as {}; they are changed by {right}", merge.name());
+        RequestError::Invalid { field: "keyspace", problem }
+    }
+
     /// Refuses a life for what cannot end by itself.
     pub(crate) fn no_ttl(what: &str) -> RequestError {
         let problem = format!("belongs to a put; {what} does not expire");
@@ -364,6 +418,9 @@ impl RequestError {
             RequestError::OutcomeUnknown { .. } => Outcome::Unknown,
             RequestError::ConditionFailed { .. }
             | RequestError::ContextNotReached { .. }
+            | RequestError::TooManySiblings
+            | RequestError::SetTooLarge
+            | RequestError::OutOfRange
             | RequestError::SeveralSiblings { .. }
             | RequestError::Session(_) => Outcome::Failed,
             _ => Outcome::NotAttempted,
@@ -402,6 +459,8 @@ impl RequestError {
             RequestError::NoLeader { .. } => "no_leader",
             RequestError::ContextNotReached { .. } => "context_not_reached",
             RequestError::TooManySiblings => "too_many_siblings",
+            RequestError::SetTooLarge => "set_too_large",
+            RequestError::OutOfRange => "out_of_range",
             RequestError::SeveralSiblings { .. } => "several_siblings",
             RequestError::QuorumFailed { refusals, .. } => match shared(refusals) {
                 Some(Refusal::DiskFull) => "disk_full",

@@ -431,7 +431,12 @@ impl Node {
         Ok(())
     }
 
-    fn check_size(&self, limit: &'static str, max: usize, got: usize) -> Result<(), RequestError> {
+    pub(crate) fn check_size(
+        &self,
+        limit: &'static str,
+        max: usize,
+        got: usize,
+    ) -> Result<(), RequestError> {
         if limit == "key_bytes_max" && got == 0 {
             let problem = "is empty; a key has at least one byte".to_owned();
             return Err(RequestError::Invalid { field: "key", problem });

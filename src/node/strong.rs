@@ -65,6 +65,21 @@ impl Target {
         }
     }
 
+    /// The leaderless keyspace that a request names which strong ones do not know.
+    ///
+    /// # Errors
+    /// As [`Target::of`].
+    pub(crate) fn leaderless(
+        what: &'static str,
+        options: &RequestOptions,
+        groups: &GroupHandles,
+    ) -> Result<KeyspaceId, RequestError> {
+        match Target::of(options, groups)? {
+            Target::Quorum(keyspace) => Ok(keyspace),
+            Target::Strong(keyspace) => Err(not_available(what, &keyspace.name, Mode::Strong)),
+        }
+    }
+
     /// The strong keyspace that the request for these steps names.
     ///
     /// # Errors
@@ -220,7 +235,7 @@ impl Strong<'_> {
         let revision = stored.as_ref().map(|stored| stored.modified);
         let value: Option<Bytes> = stored.and_then(|stored| stored.value);
         let receipt = self.receipt(group, revision, consistency);
-        Ok(ReadAnswer { value, siblings: Vec::new(), receipt })
+        Ok(ReadAnswer { value, receipt, ..ReadAnswer::default() })
     }
 
     async fn ask(

@@ -226,7 +226,9 @@ impl Exchange {
                     let sends = (now.here > now.there) != planted(Planted::RepairsBackwards);
                     (sends, !sends)
                 }
-                Merge::Siblings => (now.here.is_some(), now.there.is_some()),
+                Merge::Siblings | Merge::Counter | Merge::Set => {
+                    (now.here.is_some(), now.there.is_some())
+                }
             };
             self.summary.differing += 1;
             repairs.fetch.extend(fetches.then(|| key.clone()));

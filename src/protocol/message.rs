@@ -8,9 +8,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::protocol::version::dvv::Context;
+use crate::protocol::version::merging::Change;
 use crate::types::NodeId;
 use crate::types::{Epoch, Key, KeyspaceId, PartitionId, Record, Row, Version};
 
@@ -130,8 +129,8 @@ pub struct WriteReply {
     pub outcome: Result<Option<Version>, Refusal>,
 }
 
-/// An owner's order to write a value into the siblings of a key. Whoever sends it sees to it that
-/// the other owners hear of the row that comes of it.
+/// An owner's order to change a key whose copies are joined. Whoever sends it sees to it that the
+/// other owners hear of the row that comes of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mint {
     /// Echoed in the reply.
@@ -140,8 +139,8 @@ pub struct Mint {
     pub keyspace: KeyspaceId,
     /// The key.
     pub key: Key,
-    /// The value; `None` is a delete.
-    pub value: Option<Bytes>,
+    /// What is to be done.
+    pub change: Change,
     /// What the writer had seen, if it told.
     pub context: Option<Context>,
     /// The version of the ring by which the receiver was chosen.
@@ -317,11 +316,18 @@ pub enum Refusal {
     /// The key would have more siblings than are allowed, or siblings of more bytes.
     #[error("the key has too many siblings")]
     TooManySiblings,
+    /// Elements are to be removed as somebody had seen them, and the owner has not heard of all
+    /// that was seen.
+    #[error("has not heard of what the context names")]
+    ContextUnheard,
+    /// The counter would leave the range of 64-bit numbers.
+    #[error("the counter would leave its range")]
+    OutOfRange,
 }
 
 impl Refusal {
     /// Every refusal that there is.
-    pub const ALL: [Refusal; 13] = [
+    pub const ALL: [Refusal; 15] = [
         Refusal::Overloaded,
         Refusal::DiskFull,
         Refusal::LogFailed,
@@ -335,6 +341,8 @@ impl Refusal {
         Refusal::KeyspaceDropped,
         Refusal::StaleRing,
         Refusal::TooManySiblings,
+        Refusal::ContextUnheard,
+        Refusal::OutOfRange,
     ];
 
     /// True when the row may be there all the same, now or after a restart.

@@ -53,6 +53,8 @@ pub enum Planted {
     RowsReplacedUnjoined,
     /// A write of siblings covers nothing, whatever its writer has seen.
     MintIgnoresContext,
+    /// An addition to a counter leaves its life's old tally beside the new one.
+    TallyStays,
     /// A node that has another mint a write forgets what its writer has seen.
     ContextLostOnTheWay,
     /// A node whose rows are gone goes on to write under the life that wrote them.

@@ -77,7 +77,7 @@ pub fn fence(wall_ms: u64, reap_after: Duration) -> Timestamp {
 /// it and nowhere else, as it lies below the same floor: a tombstone that beats it by a hair, or
 /// where rows are joined, the row without its values.
 pub fn burial(merge: Merge, record: &Record) -> Record {
-    let siblings = (merge == Merge::Siblings).then(|| Siblings::of_record(record).ok()).flatten();
+    let siblings = merge.joins().then(|| Siblings::of_record(record).ok()).flatten();
     let Version { timestamp, .. } = record.version;
     let tombstone = Record::new(Version { timestamp, incarnation: Incarnation(u64::MAX) }, None);
     siblings.and_then(|row| row.emptied().to_record()).unwrap_or(tombstone)

@@ -17,6 +17,7 @@ mod keyspaces;
 mod leaders;
 mod listing;
 mod membership;
+mod mergeable;
 mod overload;
 mod repair;
 mod siblings;

@@ -110,7 +110,7 @@ fn contexts_of_other_keys_and_other_keyspaces_are_refused_by_name() {
         receipt["context"].as_str().expect("one"),
     );
     let refusals = [
-        (format!("/v1/carts/k?context={version}"), "keeps siblings"),
+        (format!("/v1/carts/k?context={version}"), "joins copies"),
         (format!("/v1/carts/other?context={context}"), "another key"),
         (format!("/kv/k?context={context}"), "does not: give a version"),
     ];
@@ -141,7 +141,7 @@ fn a_key_holds_fifty_siblings_and_no_more() {
     let refused = node.http("PUT", "/v1/carts/k", &json, body.as_bytes()).expect(409).json();
     assert_eq!(
         (&refused["code"], &refused["outcome"]),
-        (&"too_many_siblings".into(), &"not-attempted".into())
+        (&"too_many_siblings".into(), &"failed".into())
     );
     let several = get(node).expect(300);
     assert_eq!(values(&several).len(), 50);

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use crate::invariants::Violation;
 use crate::listing::Listed;
 use crate::machine::Wall;
+use crate::mergeable::Tallied;
 use crate::siblings::Shopped;
 use crate::strong::StrongEvidence;
 
@@ -99,6 +100,29 @@ impl Operation {
 /// True when any `w` and `r` of the replicas in effect meet.
 pub(crate) fn quorums_meet(write: &Receipt, read: &Receipt) -> bool {
     write.required + read.required > write.replicas.max(read.replicas)
+}
+
+/// When something was read, and by which quorum; `None` is all replicas. Places count invocations
+/// and answers in the order of their time.
+#[derive(Clone, Copy)]
+pub(crate) struct Sight<'e> {
+    pub(crate) evidence: &'e Evidence,
+    pub(crate) began: u64,
+    pub(crate) ended: u64,
+    pub(crate) receipt: Option<&'e Receipt>,
+}
+
+impl<'e> Sight<'e> {
+    /// Of a read of all replicas, once everything has ended.
+    pub(crate) fn last(evidence: &'e Evidence) -> Sight<'e> {
+        Sight { evidence, began: u64::MAX, ended: u64::MAX, receipt: None }
+    }
+
+    /// Whether it cannot have missed what a write left that was acknowledged at that place.
+    pub(crate) fn sees(&self, answered: u64, receipt: &Receipt) -> bool {
+        let met = self.receipt.is_none_or(|read| quorums_meet(receipt, read));
+        answered < self.began && met && self.evidence.outlasts(receipt)
+    }
 }
 
 /// True when an answer waited for a majority of the replicas.
@@ -205,6 +229,8 @@ pub(crate) struct Evidence {
     pub(crate) listings: Vec<Listed>,
     /// What is left of the keyspace that keeps siblings.
     pub(crate) shopped: Shopped,
+    /// What is left of the keyspaces of counters and of sets.
+    pub(crate) tallied: Tallied,
     /// Nodes of the cluster.
     pub(crate) machines: u32,
     /// Their ids, by machine.
@@ -321,7 +347,7 @@ pub(crate) mod story {
         operation(
             Action::Get,
             span,
-            Answer::Read(ReadAnswer { value, siblings: Vec::new(), receipt }),
+            Answer::Read(ReadAnswer { value, receipt, ..ReadAnswer::default() }),
         )
     }
 

@@ -26,6 +26,7 @@ mod linearizability;
 mod listing;
 mod machine;
 mod mending;
+mod mergeable;
 mod network;
 mod planted;
 mod reaping;
@@ -168,6 +169,13 @@ fn every_bug_planted_under_contexts_is_caught() {
 #[test]
 fn every_bug_planted_under_siblings_is_caught() {
     for (bug, expected) in planted::IN_SIBLINGS {
+        catch(bug, expected, |seed| Setup { kind: Kind::Quorum, ring: Some(bug), ..strong(seed) });
+    }
+}
+
+#[test]
+fn every_bug_planted_under_counters_and_sets_is_caught() {
+    for (bug, expected) in planted::IN_MERGEABLE {
         catch(bug, expected, |seed| Setup { kind: Kind::Quorum, ring: Some(bug), ..strong(seed) });
     }
 }

@@ -210,6 +210,13 @@ pub(crate) const IN_SIBLINGS: [(RingPlanted, &[&str]); 4] = [
     (RingPlanted::ContextIgnored, SIBLINGS),
 ];
 
+/// Bugs of counters and sets, each with the invariants of which at least one must fail.
+pub(crate) const IN_MERGEABLE: [(RingPlanted, &[&str]); 3] = [
+    (RingPlanted::TallyStays, &[invariants::additions_are_counted_once::NAME]),
+    (RingPlanted::RowsReplacedUnjoined, &[invariants::additions_are_counted_once::NAME]),
+    (RingPlanted::RowsReplacedUnjoined, &[invariants::sets_have_what_nobody_took_out::NAME]),
+];
+
 const SIBLINGS: &[&str] = &[invariants::siblings_are_the_causal_maximum::NAME];
 
 fn acknowledge(write: &Write) -> Message {

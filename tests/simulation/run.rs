@@ -17,13 +17,14 @@ use crate::dice::Dice;
 use crate::faults::{self, Planned};
 use crate::history::{Action, Answer, Evidence, Held, History};
 use crate::invariants::{self, Violation};
+use crate::mergeable::Office;
 use crate::planted::Planted;
 use crate::scenario::{Scenario, StrongPart};
 use crate::siblings::Shop;
 use crate::strong::{self, Crew, StrongEvidence};
 use crate::trace::{Counts, Trace};
 use crate::workload::{self, Client, Request, Workload};
-use crate::{keyspaces, listing, siblings};
+use crate::{keyspaces, listing, mergeable, siblings};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -170,6 +171,10 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     if shops {
         siblings::create(&cluster, START_MAX).await;
     }
+    let clerks = setup.kind != Kind::Strong && mergeable::prepare(repeats, &dice);
+    if clerks {
+        mergeable::create(&cluster, START_MAX).await;
+    }
     cluster.plant(setup.planted);
     // From here on: all replicas of a run share its thread.
     RaftPlanted::set(setup.raft);
@@ -178,7 +183,9 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let crew = Crew::new(cluster.steps.watch.clone(), strong, &dice);
     let shop = Arc::new(Shop::default());
     let shopping = if shops { Some(&shop) } else { None };
-    let work = Work { history: &history, workload, crew: &crew, strong, lists, shopping };
+    let office = Arc::new(Office::default());
+    let counting = if clerks { Some(&office) } else { None };
+    let work = Work { history: &history, workload, crew: &crew, strong, lists, shopping, counting };
     let watching = safety_phase(&cluster, work, plan, &dice).await;
     let hints_left = heal(&cluster).await;
     let unread = converge(&cluster, &workload::keys(&workload)).await;
@@ -189,6 +196,9 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let mut evidence = judge.look(&workload::keys(&workload)).await;
     if shops {
         evidence.shopped = shop.look(&cluster, dice.fork("shop judge")).await;
+    }
+    if clerks {
+        evidence.tallied = office.look(&cluster, dice.fork("office judge")).await;
     }
     cluster.end();
     evidence.strong = strong;
@@ -261,6 +271,8 @@ struct Work<'a> {
     lists: bool,
     /// Where clients of a keyspace that keeps siblings leave what they did.
     shopping: Option<&'a Arc<Shop>>,
+    /// The same of clients of counters and sets.
+    counting: Option<&'a Arc<Office>>,
 }
 
 /// Returns whoever goes on watching the groups; it stops when that is dropped.
@@ -283,6 +295,11 @@ async fn safety_phase(
     if let Some(shop) = work.shopping {
         for shopper in shop.shoppers(cluster, dice, work.workload) {
             tasks.spawn(shopper);
+        }
+    }
+    if let Some(office) = work.counting {
+        for clerk in office.clerks(cluster, dice, work.workload) {
+            tasks.spawn(clerk);
         }
     }
     let mut watching = tokio::task::JoinSet::new();

@@ -24,7 +24,7 @@ const KEYS: usize = 3;
 const SHOPPERS: usize = 3;
 
 /// A node that lives has answered well before this.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Values of a key.
 pub(crate) type Values = BTreeSet<String>;
@@ -78,10 +78,19 @@ pub(crate) fn prepare(repeats: bool, dice: &Dice) -> bool {
 
 /// Makes the keyspace and waits until all nodes know it.
 pub(crate) async fn create(cluster: &Cluster, at_most: Duration) {
+    create_merging(cluster, (KEYSPACE, Merge::Siblings), at_most).await;
+}
+
+/// Makes a keyspace that merges so and waits until all nodes know it.
+pub(crate) async fn create_merging(
+    cluster: &Cluster,
+    (name, merge): (&str, Merge),
+    at_most: Duration,
+) {
     let command = SystemCommand::CreateKeyspace {
-        name: KEYSPACE.to_owned(),
+        name: name.to_owned(),
         mode: Mode::Quorum,
-        merge: Merge::Siblings,
+        merge,
         replication: Some(cluster.shape.replication.into()),
         limits: LimitsAsked::default(),
     };
@@ -90,9 +99,9 @@ pub(crate) async fn create(cluster: &Cluster, at_most: Duration) {
     assert!(created.is_ok(), "a cluster without faults made no keyspace: {created:?}");
     let knows = || {
         let nodes = cluster.nodes();
-        nodes.iter().all(|it| it.system().is_some_and(|it| it.keyspace_named(KEYSPACE).is_some()))
+        nodes.iter().all(|it| it.system().is_some_and(|it| it.keyspace_named(name).is_some()))
     };
-    assert!(wait_until(cluster, at_most, knows).await, "a node never heard of {KEYSPACE}");
+    assert!(wait_until(cluster, at_most, knows).await, "a node never heard of {name}");
 }
 
 /// Who shops, and what came of it.

@@ -111,7 +111,8 @@ fn mode_named(name: &str) -> Result<Mode, RequestError> {
 fn merge_named(name: &str) -> Result<Merge, RequestError> {
     let found = Merge::ALL.into_iter().find(|merge| merge.name() == name);
     found.or(name.is_empty().then_some(Merge::Lww)).ok_or_else(|| {
-        let problem = format!("{name:?} is not a way of merging; use \"lww\" or \"siblings\"");
+        let right = Merge::ALL.map(|merge| format!("{:?}", merge.name())).join(", ");
+        let problem = format!("{name:?} is not a way of merging; use one of {right}");
         convert::invalid("merge", problem)
     })
 }
@@ -199,7 +200,10 @@ mod tests {
         let (lww, siblings) = (Ok(Merge::Lww), Ok(Merge::Siblings));
         assert_eq!((merge_named(""), merge_named("siblings")), (lww, siblings));
         let refused = merge_named("newest").expect_err("no such way").to_string();
-        assert!(refused.ends_with("use \"lww\" or \"siblings\""), "{refused}");
+        assert!(
+            refused.ends_with("use one of \"lww\", \"siblings\", \"counter\", \"set\""),
+            "{refused}"
+        );
     }
 
     #[test]

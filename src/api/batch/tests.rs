@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::*;
 
 fn answer(value: Option<Bytes>) -> ReadAnswer {
-    ReadAnswer { value, siblings: Vec::new(), receipt: Receipt::default() }
+    ReadAnswer { value, ..ReadAnswer::default() }
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use crate::api::convert;
 use crate::api::http::body::{self, Form, OCTET_STREAM};
 use crate::api::http::query::{self, Operation};
 use crate::api::http::reply::{self, HttpError};
-use crate::api::http::{condition, path, watch};
+use crate::api::http::{condition, mergeable, path, watch};
 use crate::api::leader;
 use crate::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions, Transaction};
 use crate::node::service::Node;
@@ -33,7 +33,7 @@ pub(crate) async fn serve(State(node): State<Arc<Node>>, request: Request) -> Re
         Method::GET | Method::HEAD => get(&node, &parts).await,
         Method::PUT => put(&node, &parts, body).await,
         Method::DELETE => delete(&node, &parts).await,
-        Method::POST if in_keyspace => append(&node, &parts, body).await,
+        Method::POST if in_keyspace => post(&node, &parts, body).await,
         _ if in_keyspace => return reply::method_not_allowed(&parts.method, METHODS_IN_KEYSPACE),
         _ => return reply::method_not_allowed(&parts.method, METHODS),
     };
@@ -41,22 +41,24 @@ pub(crate) async fn serve(State(node): State<Arc<Node>>, request: Request) -> Re
 }
 
 /// The key that a request is about, and how it wants to be served.
-struct Asked {
-    name: String,
-    key: Key,
-    options: RequestOptions,
+pub(super) struct Asked {
+    pub(super) name: String,
+    pub(super) key: Key,
+    pub(super) options: RequestOptions,
 }
 
 impl Asked {
-    fn of(operation: Operation, node: &Node, parts: &Parts) -> Result<Asked, RequestError> {
+    pub(super) fn of(
+        operation: Operation,
+        node: &Node,
+        parts: &Parts,
+    ) -> Result<Asked, RequestError> {
         let place = path::place(parts.uri.path())?;
         let options = query::options(operation, &parts.uri, node.limits())?;
         let options = condition::with_context(&parts.headers, options)?;
         let options = match operation {
             Operation::Read | Operation::List => condition::of_read(&parts.headers, options)?,
-            Operation::Put | Operation::Write | Operation::Append => {
-                condition::of_write(&parts.headers, options)?
-            }
+            _ => condition::of_write(&parts.headers, options)?,
         };
         let keyspace = place.keyspace.map(Arc::from);
         let key = Key::from(place.key.as_str());
@@ -91,6 +93,14 @@ async fn delete(node: &Node, parts: &Parts) -> Result<Response, HttpError> {
     let deleted = node.delete(key.clone(), options).await;
     let receipt = deleted.map_err(|error| refused(node, &key, error))?;
     Ok(led(node, receipt.leader, reply::answer(&name, None, &receipt)))
+}
+
+async fn post(node: &Node, parts: &Parts, body: Body) -> Result<Response, HttpError> {
+    match query::posted(&parts.uri)? {
+        Operation::Increment => mergeable::increment(node, parts).await,
+        Operation::UpdateSet => mergeable::update_set(node, parts, body).await,
+        _ => append(node, parts, body).await,
+    }
 }
 
 async fn append(node: &Node, parts: &Parts, body: Body) -> Result<Response, HttpError> {
@@ -131,7 +141,7 @@ pub(crate) fn refused(node: &Node, key: &Key, error: RequestError) -> HttpError 
 
 /// The reply to a read, in the form that the client accepts.
 fn read_reply(key: &str, answer: ReadAnswer, headers: &HeaderMap) -> Result<Response, HttpError> {
-    let ReadAnswer { value, siblings, receipt } = answer;
+    let ReadAnswer { value, siblings, elements, receipt } = answer;
     let Some(value) = value else { return Ok(reply::not_found(key, &receipt)) };
     if receipt.version.is_some_and(|version| is_known(version, headers)) {
         return Ok((StatusCode::NOT_MODIFIED, reply::receipt_headers(&receipt)).into_response());
@@ -141,6 +151,7 @@ fn read_reply(key: &str, answer: ReadAnswer, headers: &HeaderMap) -> Result<Resp
     }
     match Form::accepted(headers) {
         Form::Raw => Ok(raw_reply(value, &receipt)),
+        Form::Json if !elements.is_empty() => Ok(reply::set(key, elements, &receipt)),
         Form::Json => {
             let text = convert::text_or_bytes(value).map_err(|_| not_text())?;
             Ok(reply::answer(key, Some(&text), &receipt))

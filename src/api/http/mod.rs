@@ -7,6 +7,7 @@ mod body;
 mod condition;
 mod kv;
 mod listing;
+mod mergeable;
 mod operator;
 mod path;
 mod query;
@@ -40,6 +41,9 @@ PUT, GET, HEAD, DELETE  /kv/{key}   a key: all that follows /kv/, percent-decode
 PUT, GET, HEAD, DELETE  /v1/{keyspace}/{key}   the same in any keyspace
 GET  /v1/{keyspace}   {\"rows\":[...],\"cursor\":...}: a page of its keys, by partition and key
     parameters: prefix, limit (1 to 1000), cursor (of the page before), keys_only, and a GET's
+Keyspaces that merge their keys as counter, or as set, take instead of PUT:
+    POST /v1/{keyspace}/{key}?op=increment&by=5   adds to a counter; 1 without by
+    POST /v1/{keyspace}/{key}?op=update   {\"add\":[\"a\"],\"remove\":[\"b\"]}: elements of a set
 Keyspaces of mode strong take besides:
     POST /v1/{keyspace}/{key}?op=append   adds to the end of a value; its body is as a PUT's
     POST /v1/{keyspace}   {\"steps\":[{\"key\":\"k\",\"put\":\"v\"}, ...]}, together or not at all;

@@ -25,8 +25,12 @@ pub(crate) enum Operation {
     Put,
     /// DELETE, and POST of a transaction.
     Write,
-    /// POST to a key, which says by `op` what is to be done.
+    /// POST to a key that adds to the end of a value.
     Append,
+    /// POST to a key that adds to a counter.
+    Increment,
+    /// POST to a key that changes a set.
+    UpdateSet,
     /// GET of a keyspace.
     List,
 }
@@ -34,7 +38,15 @@ pub(crate) enum Operation {
 /// What a listing takes that a read of a key does not.
 const LISTING: [&str; 4] = ["prefix", "limit", "cursor", "keys_only"];
 
-const APPEND: &str = "append";
+/// Names of a POST to a key, which says by `op` what is to be done.
+const OPERATIONS: [(&str, Operation); 3] = [
+    ("append", Operation::Append),
+    ("increment", Operation::Increment),
+    ("update", Operation::UpdateSet),
+];
+
+const OP: &str = "op";
+const BY: &str = "by";
 
 const WATCH: &str = "watch";
 const PREFIX: &str = "prefix";
@@ -59,7 +71,10 @@ impl Operation {
                 "consistency",
                 "max_staleness",
             ],
-            Operation::Append => &["op", "w", "level", "timeout", "sloppy", "context"],
+            Operation::Append | Operation::UpdateSet => {
+                &["op", "w", "level", "timeout", "sloppy", "context"]
+            }
+            Operation::Increment => &["op", "by", "w", "level", "timeout", "sloppy", "context"],
         }
     }
 
@@ -69,7 +84,9 @@ impl Operation {
             Operation::Put => "a PUT",
             Operation::Write => "a write",
             Operation::List => "a listing",
-            Operation::Append => "a POST to a key",
+            Operation::Append => "an append",
+            Operation::Increment => "an increment",
+            Operation::UpdateSet => "an update of a set",
         };
         format!("{who} takes {}", self.parameters().join(", "))
     }
@@ -97,10 +114,34 @@ pub(crate) fn options(
         seen.push(known);
         asked.set(known, &value, limits)?;
     }
-    if operation == Operation::Append && !seen.contains(&"op") {
-        return Err(invalid("op", "is absent; a POST to a key takes op=append"));
-    }
     asked.into_options()
+}
+
+/// What a POST to a key says that it does.
+///
+/// # Errors
+/// [`RequestError::Invalid`] naming `op`.
+pub(crate) fn posted(uri: &Uri) -> Result<Operation, RequestError> {
+    let right = OPERATIONS.map(|(name, _)| name).join(", ");
+    let named = pairs(uri)?.into_iter().find(|(name, _)| name == OP);
+    let missing = || invalid(OP, format!("is absent; a POST to a key takes one of {right}"));
+    let (_, value) = named.ok_or_else(missing)?;
+    let found = OPERATIONS.into_iter().find(|(name, _)| *name == value);
+    let unknown = || invalid(OP, format!("{value:?} is unknown; use one of {right}"));
+    found.map(|(_, operation)| operation).ok_or_else(unknown)
+}
+
+/// How much an increment adds; [`options`] has judged the names.
+///
+/// # Errors
+/// [`RequestError::Invalid`] when it is no number.
+pub(crate) fn by(uri: &Uri) -> Result<Option<i64>, RequestError> {
+    let by = pairs(uri)?.into_iter().find(|(name, _)| name == BY);
+    let number = |(_, value): (String, String)| {
+        let right = format!("use {} to {}", i64::MIN, i64::MAX);
+        value.parse().map_err(|_| invalid(BY, format!("{value:?} is not a whole number; {right}")))
+    };
+    by.map(number).transpose()
 }
 
 /// What a query wants listed; [`options`] has judged the names.
@@ -215,8 +256,8 @@ impl Asked {
             "max_staleness" => self.max_staleness = Some(duration(name, value)?),
             // Read by `listing`.
             name if LISTING.contains(&name) => {}
-            "op" if value == APPEND => {}
-            "op" => return Err(invalid(name, format!("{value:?} is unknown; use {APPEND}"))),
+            // Read by `posted` and `by`.
+            OP | BY => {}
             "one" => options.one = truth(name, value)?,
             _ => *options = convert::with_context(std::mem::take(options), value)?,
         }
@@ -297,7 +338,7 @@ fn parse_duration(value: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use Operation::{Append, Put, Read, Write};
+    use Operation::{Append, Increment, Put, Read, UpdateSet, Write};
 
     use super::*;
     use crate::protocol::consistency::Consistency;
@@ -349,13 +390,37 @@ mod tests {
 
     #[test]
     fn a_post_to_a_key_says_what_is_to_be_done() {
-        assert_eq!(parse(Append, "?op=append"), asked(|_| ()));
-        assert_eq!(parse(Append, "?op=append&w=2"), asked(|o| o.quorum = Some(2)));
-        for query in ["", "?w=2", "?op=prepend", "?op=", "?op=append&op=append"] {
-            let error = parse(Append, query).expect_err(query).to_string();
-            assert!(error.starts_with("op: "), "{query}: {error}");
+        let uri = |query: &str| -> Uri { format!("/v1/a/k{query}").parse().expect("a valid URI") };
+        for (query, operation) in [
+            ("?op=append&w=2", Append),
+            ("?op=increment&by=-5", Increment),
+            ("?w=2&op=update", UpdateSet),
+        ] {
+            assert_eq!(posted(&uri(query)), Ok(operation));
         }
+        assert_eq!(parse(Append, "?op=append&w=2"), asked(|o| o.quorum = Some(2)));
+        assert_eq!(parse(Increment, "?op=increment&by=7&w=2"), asked(|o| o.quorum = Some(2)));
+        for query in ["", "?w=2", "?op=prepend", "?op="] {
+            let error = posted(&uri(query)).expect_err(query).to_string();
+            assert!(error.starts_with("op: "), "{query}: {error}");
+            assert!(error.ends_with("append, increment, update"), "{query}: {error}");
+        }
+        assert!(parse(Append, "?op=append&op=append").is_err());
+        assert!(parse(Append, "?op=append&by=1").is_err());
         assert!(parse(Write, "?op=append").is_err());
+    }
+
+    #[test]
+    fn an_increment_says_by_how_much() {
+        let by = |query: &str| by(&format!("/v1/a/k{query}").parse().expect("a valid URI"));
+        assert_eq!(by("?op=increment"), Ok(None));
+        assert_eq!(by("?op=increment&by=-5"), Ok(Some(-5)));
+        assert_eq!(by("?by=9223372036854775807"), Ok(Some(i64::MAX)));
+        for query in ["?by=", "?by=1.5", "?by=9223372036854775808"] {
+            let error = by(query).expect_err(query).to_string();
+            assert!(error.starts_with("by: "), "{query}: {error}");
+            assert!(error.contains("not a whole number"), "{query}: {error}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::api::{convert, error, leader};
-use crate::node::request::{Receipt, RequestError, Transacted};
+use crate::node::request::{Incremented, Receipt, RequestError, SetUpdated, Transacted};
 use crate::protocol::group::reply::StepResult;
 use crate::types::{NodeId, Version};
 
@@ -238,6 +238,51 @@ pub(crate) fn several(key: &str, siblings: Vec<Bytes>, receipt: &Receipt) -> Res
     let values = siblings.into_iter().map(ValueBody::from).collect();
     let body = SeveralBody { key, values, receipt: receipt.into() };
     (StatusCode::MULTIPLE_CHOICES, value_headers(receipt), Json(body)).into_response()
+}
+
+#[derive(Serialize)]
+struct SetBody<'a> {
+    key: &'a str,
+    elements: Vec<String>,
+    #[serde(flatten)]
+    receipt: ReceiptBody<'a>,
+}
+
+/// The answer to a read of a set.
+pub(crate) fn set(key: &str, elements: Vec<String>, receipt: &Receipt) -> Response {
+    let body = SetBody { key, elements, receipt: receipt.into() };
+    (value_headers(receipt), Json(body)).into_response()
+}
+
+#[derive(Serialize)]
+struct IncrementedBody<'a> {
+    key: &'a str,
+    /// What the counter stood at then, in digits, as a read of it answers.
+    value: String,
+    #[serde(flatten)]
+    receipt: ReceiptBody<'a>,
+}
+
+/// The answer to an addition to a counter.
+pub(crate) fn incremented(key: &str, done: &Incremented) -> Response {
+    let (value, receipt) = (done.total.to_string(), (&done.receipt).into());
+    let body = IncrementedBody { key, value, receipt };
+    (value_headers(&done.receipt), Json(body)).into_response()
+}
+
+#[derive(Serialize)]
+struct SetUpdatedBody<'a> {
+    key: &'a str,
+    /// How many elements the set had then.
+    size: u64,
+    #[serde(flatten)]
+    receipt: ReceiptBody<'a>,
+}
+
+/// The answer to a change of a set.
+pub(crate) fn set_updated(key: &str, done: &SetUpdated) -> Response {
+    let body = SetUpdatedBody { key, size: done.size, receipt: (&done.receipt).into() };
+    (value_headers(&done.receipt), Json(body)).into_response()
 }
 
 #[derive(Serialize)]

@@ -328,6 +328,20 @@ impl Kv for Node {
         self.take(request, |_| None, work).await
     }
 
+    async fn increment(
+        &self,
+        _: Request<v1::IncrementRequest>,
+    ) -> Result<Response<v1::IncrementResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn update_set(
+        &self,
+        _: Request<v1::UpdateSetRequest>,
+    ) -> Result<Response<v1::UpdateSetResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn append(
         &self,
         request: Request<v1::AppendRequest>,

@@ -251,6 +251,8 @@ pub(super) fn encode_refusal(refusal: Refusal) -> i32 {
         Refusal::KeyspaceDropped => wire::Refusal::KeyspaceDropped,
         Refusal::StaleRing => wire::Refusal::StaleRing,
         Refusal::TooManySiblings => wire::Refusal::TooManySiblings,
+        Refusal::ContextUnheard => wire::Refusal::ContextUnheard,
+        Refusal::OutOfRange => wire::Refusal::OutOfRange,
     })
 }
 
@@ -275,5 +277,7 @@ pub(super) fn decode_refusal(
         wire::Refusal::KeyspaceDropped => Some(Refusal::KeyspaceDropped),
         wire::Refusal::StaleRing => Some(Refusal::StaleRing),
         wire::Refusal::TooManySiblings => Some(Refusal::TooManySiblings),
+        wire::Refusal::ContextUnheard => Some(Refusal::ContextUnheard),
+        wire::Refusal::OutOfRange => Some(Refusal::OutOfRange),
     })
 }

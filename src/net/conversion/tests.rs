@@ -11,6 +11,7 @@ use crate::protocol::message::{
 };
 use crate::protocol::raft::message::Body;
 use crate::protocol::version::dvv::Siblings;
+use crate::protocol::version::merging::Change;
 use crate::types::{Epoch, Expiry, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
 
 mod groups;
@@ -65,6 +66,16 @@ fn write_reply() -> impl Strategy<Value = Message> {
     })
 }
 
+fn change() -> impl Strategy<Value = Change> {
+    let set = || prop::collection::btree_set(bytes(), 0..3);
+    prop_oneof![
+        Just(Change::Delete),
+        bytes().prop_map(Change::Put),
+        any::<i64>().prop_map(Change::Add),
+        (set(), set()).prop_map(|(added, removed)| Change::Elements { added, removed }),
+    ]
+}
+
 fn mint() -> impl Strategy<Value = Message> {
     let dots = prop::collection::vec(any::<(u32, u8)>(), 0..4);
     let context = dots.prop_map(|dots| {
@@ -76,14 +87,14 @@ fn mint() -> impl Strategy<Value = Message> {
         }
         row.context()
     });
-    let what = (prop::option::of(bytes()), prop::option::of(context));
-    (any::<(u64, u32, u32)>(), bytes(), what).prop_map(|(ids, key, (value, context))| {
+    let what = (change(), prop::option::of(context));
+    (any::<(u64, u32, u32)>(), bytes(), what).prop_map(|(ids, key, (change, context))| {
         let (request, keyspace, left) = ids;
         Message::Mint(Mint {
             request: RequestId(request),
             keyspace: KeyspaceId(keyspace),
             key: Key(key),
-            value,
+            change,
             context,
             epoch: Epoch(request ^ 1),
             time_left: Duration::from_micros(u64::from(left)),

@@ -1,8 +1,6 @@
 //! What a message is taken to cost in memory and on the wire, in bytes: an estimate that is
 //! cheaper than encoding it.
 
-use bytes::Bytes;
-
 use crate::protocol::message::tree::{Answer, Question};
 use crate::protocol::message::{
     Ask, ForwardReply, Holding, ListPage, ListRange, Message, Mint, ReadReply, ScanReply, Told,
@@ -45,7 +43,7 @@ pub(crate) fn cost_bytes(message: &Message) -> usize {
 
 fn of_mint(mint: &Mint) -> usize {
     let context = mint.context.as_ref().map_or(0, Context::size_bytes);
-    mint.key.0.len() + mint.value.as_ref().map_or(0, Bytes::len) + context
+    mint.key.0.len() + mint.change.size_bytes() + context
 }
 
 fn of_read_reply(reply: &ReadReply) -> usize {

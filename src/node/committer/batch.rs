@@ -7,7 +7,7 @@ use crate::node::committer::meeting::Meeting;
 use crate::node::committer::{Committed, ReplyTo, Submission};
 use crate::protocol::message::Refusal;
 use crate::storage::wal::LogRecord;
-use crate::types::{Merge, PartitionId, Version};
+use crate::types::{PartitionId, Version};
 
 /// What one commit makes durable, and who waits for it.
 #[derive(Default)]
@@ -42,7 +42,7 @@ impl Batch {
     pub(super) fn add_row(&mut self, submission: Submission, mint: Option<Mint>) {
         let Submission { row, partition, reply_to, .. } = submission;
         let (record, reply) = (self.records.len(), self.replies.len());
-        if row.keyspace.merge() != Merge::Lww {
+        if row.keyspace.merge().joins() {
             self.joining.push(Joining { record, reply, mint });
         } else if let Some(seen) = reply_to.seen() {
             self.meeting.push(Meeting { record, reply, partition, seen });

@@ -14,17 +14,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
-
 use crate::node::clock::Clock;
 use crate::node::env::Env;
 use crate::protocol::message::Refusal;
 use crate::protocol::planted::{Planted, planted};
 use crate::protocol::version::dvv::{Context, LIVES_MAX, Siblings};
-use crate::protocol::version::merging::joined;
+use crate::protocol::version::merging::{Change, joined};
+use crate::protocol::version::{counter, set};
 use crate::storage::store::{Store, StoreError};
 use crate::storage::wal::LogRecord;
-use crate::types::{Incarnation, Key, KeyspaceId, PartitionId, Record, Row, Version};
+use crate::types::{Incarnation, Key, KeyspaceId, PartitionId, Record, Row, Timestamp, Version};
 
 /// A write may leave siblings that take this share of a log segment. Rows that owners of the key
 /// have taken apart from each other are joined to more; all of the usual few fit into a segment.
@@ -33,20 +32,13 @@ const MINTED_SHARE: usize = 8;
 /// What a log segment and a record need beside a row's key and value, and more.
 const OVERHEAD_BYTES: usize = 4096;
 
-/// What a client writes into a row of siblings.
+/// What a client does to a row that is joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mint {
-    /// The value; `None` is a delete.
-    pub(crate) value: Option<Bytes>,
-    /// What its writer had seen; a delete without one covers what the row has.
+    /// What is to be done.
+    pub(crate) change: Change,
+    /// What its writer had seen, if it had.
     pub(crate) context: Option<Context>,
-}
-
-impl Mint {
-    /// Whether it deletes whatever the row has.
-    pub(crate) fn is_blind_delete(&self) -> bool {
-        self.value.is_none() && self.context.is_none()
-    }
 }
 
 /// What this node mints events with.
@@ -79,6 +71,12 @@ impl Pen {
 
     fn life(&self) -> Incarnation {
         Incarnation(self.life.load(Ordering::Relaxed))
+    }
+
+    /// An event of this life, above everything that this node has seen, and a stamp.
+    fn dot(&self, above: Option<Timestamp>) -> Result<Version, Refusal> {
+        let timestamp = self.clock.stamp(above).map_err(|_| Refusal::ClockOffset)?;
+        Ok(Version { timestamp, incarnation: self.life() })
     }
 
     fn begin_new_life(&self) {
@@ -284,20 +282,40 @@ impl Under<'_> {
 fn minted(pen: &Pen, held: Option<&Record>, mint: Mint) -> Result<Record, Refusal> {
     let row = held.map(Siblings::of_record).transpose().map_err(|_| Refusal::Corrupt)?;
     let row = row.unwrap_or_default();
-    let Mint { value, context } = mint;
-    let context = match (context, &value) {
-        (Some(context), _) => context,
-        (None, Some(_)) => Context::default(),
-        (None, None) => row.context(),
+    let Mint { change, context } = mint;
+    let context = context.filter(|_| !planted(Planted::MintIgnoresContext));
+    let latest = context.as_ref().and_then(Context::latest);
+    let above = latest.max(held.map(|record| record.version.timestamp));
+    let dot = pen.dot(above)?;
+    let after = match change {
+        Change::Put(value) => {
+            let seen = context.unwrap_or_default();
+            row.written(dot, Some(value), &seen).map_err(|_| Refusal::TooManySiblings)?
+        }
+        Change::Delete => {
+            let seen = context.unwrap_or_default();
+            row.written(dot, None, &seen).map_err(|_| Refusal::TooManySiblings)?
+        }
+        Change::Add(by) => counter::added(&row, dot, by).map_err(|_| Refusal::OutOfRange)?,
+        Change::Elements { added, removed } => {
+            let seen = context.unwrap_or_default();
+            if !removed.is_empty() && !seen.is_within(&row) {
+                // It could not cover what it has not heard of.
+                return Err(Refusal::ContextUnheard);
+            }
+            let mut dots = vec![dot];
+            for _ in &added {
+                dots.push(pen.dot(None)?);
+            }
+            let after = set::changed(&row, dots, (&added, &removed), &seen);
+            match set::is_beyond_limits(&after, &row) {
+                true => return Err(Refusal::TooManySiblings),
+                false => after,
+            }
+        }
     };
-    let above = context.latest().max(held.map(|record| record.version.timestamp));
-    let timestamp = pen.clock.stamp(above).map_err(|_| Refusal::ClockOffset)?;
-    let dot = Version { timestamp, incarnation: pen.life() };
-    let context = if planted(Planted::MintIgnoresContext) { Context::default() } else { context };
-    let after = row.written(dot, value, &context).map_err(|_| Refusal::TooManySiblings)?;
-    let after = after.pruned(LIVES_MAX);
     // It has the event that was just written, so it is a row.
-    after.to_record().ok_or(Refusal::Corrupt)
+    after.pruned(LIVES_MAX).to_record().ok_or(Refusal::Corrupt)
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::node::committer::{self, ReplyTo};
@@ -20,7 +19,8 @@ use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::write::{WriteEffect, WriteQuorum, WriteSetup};
 use crate::protocol::quorum::{Outcome, QuorumError};
 use crate::protocol::version::dvv::{Context, SIBLINGS_WARN, Siblings};
-use crate::types::{Epoch, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row};
+use crate::protocol::version::merging::Change;
+use crate::types::{Epoch, Key, KeyspaceId, Merge, Moment, NodeId, PartitionId, Record, Row};
 
 /// Why an owner did not mint.
 enum Unminted {
@@ -50,17 +50,27 @@ struct Errand<'w> {
 }
 
 impl Coordinator {
-    /// Writes a value among the siblings of a key (`None` deletes those that the context names, or
-    /// without one those that are there) and waits for its write quorum.
-    pub(super) async fn write_sibling(
+    /// Changes a key whose copies are joined and waits for its write quorum: what its row is then,
+    /// and which guarantee holds.
+    ///
+    /// # Errors
+    /// Any [`RequestError`]; its outcome tells what is known of the effect.
+    pub(crate) async fn change(
         &self,
         (keyspace, key): (KeyspaceId, Key),
-        value: Option<Bytes>,
+        change: Change,
         options: &RequestOptions,
-        (started, deadline): (Moment, Moment),
-    ) -> Result<Receipt, RequestError> {
+    ) -> Result<(Siblings, Receipt), RequestError> {
+        // It counts as long as the client waits.
+        let _ticket = self.gate.replica.admission.enter()?;
+        let started = self.env.now();
+        let deadline = started + self.timeout(options.timeout);
+        let merge = keyspace.merge();
+        if !change.fits(merge) {
+            return Err(RequestError::not_that_change(merge));
+        }
         if options.ttl.is_some() {
-            return Err(RequestError::no_ttl("one of several siblings"));
+            return Err(RequestError::no_ttl("what is joined with other values"));
         }
         let context = options.seen_of((keyspace, &key))?;
         if let Some(latest) = context.as_ref().and_then(Context::latest) {
@@ -68,28 +78,57 @@ impl Coordinator {
             let above = self.clock.stamp(Some(latest));
             above.map_err(|error| RequestError::not_that_context(&error.to_string()))?;
         }
-        let own_values = usize::from(value.is_some());
-        let wanted = (keyspace, &key, committer::Mint { value, context });
-        let record = self.minted(wanted, options, (started, deadline)).await?;
+        let own_values = usize::from(matches!(change, Change::Put(_)));
+        let time = (started, deadline);
+        let (context, known) = match change.reads_first(context.is_some()) {
+            true => self.seen_now((keyspace, &key), context, options, time).await?,
+            false => (context, None),
+        };
+        let wanted = (keyspace, &key, committer::Mint { change, context });
+        let record = self.minted(wanted, known, options, time).await?;
         let siblings = Siblings::of_record(&record).unwrap_or_default();
-        if siblings.len() >= SIBLINGS_WARN {
+        if merge == Merge::Siblings && siblings.len() >= SIBLINGS_WARN {
             self.metrics.siblings_many.inc();
             if siblings.len() == SIBLINGS_WARN {
                 tracing::warn!(%key, siblings = SIBLINGS_WARN, "a key gathers siblings");
             }
         }
         let row = Row { keyspace, key: key.clone(), record };
-        let receipt = self.replicate(row, options, (started, deadline), true).await?;
-        // Whose write stands beside others must not cover them unread by its next one.
-        let is_alone = siblings.len() == own_values;
-        let context = is_alone.then(|| siblings.context().to_text((keyspace, &key)));
-        Ok(Receipt { siblings: Some(siblings.len() as u32), context, ..receipt })
+        let receipt = self.replicate(row, options, time, true).await?;
+        let keeps = merge == Merge::Siblings;
+        // Whose write stands beside others must not cover them unread by its next one. What
+        // counters and sets have is covered by their changes in any case.
+        let may_tell = !keeps || siblings.len() == own_values;
+        let context = may_tell.then(|| siblings.context().to_text((keyspace, &key)));
+        let count = keeps.then_some(siblings.len() as u32);
+        Ok((siblings, Receipt { siblings: count, context, ..receipt }))
     }
 
-    /// The row of the key with the value in it, durable at one of its owners.
+    /// What a change takes away by: of what its client had seen that which a read quorum holds, or
+    /// all of that where it did not say; and the row that was read.
+    async fn seen_now(
+        &self,
+        (keyspace, key): (KeyspaceId, &Key),
+        context: Option<Context>,
+        options: &RequestOptions,
+        time: (Moment, Moment),
+    ) -> Result<(Option<Context>, Option<Row>), RequestError> {
+        let options = RequestOptions { keyspace: options.keyspace.clone(), ..Default::default() };
+        let read = self.read_row((keyspace, key), context.clone(), &options, time).await?;
+        let record = read.success.record;
+        let row = record.as_ref().and_then(|record| Siblings::of_record(record).ok());
+        let row = row.unwrap_or_default();
+        let context = context.map_or_else(|| row.context(), |context| context.within(&row));
+        let known = record.map(|record| Row { keyspace, key: key.clone(), record });
+        Ok((Some(context), known))
+    }
+
+    /// The row of the key with the change in it, durable at one of its owners. `known` is the row
+    /// that the change is about, for owners that have not heard of it.
     async fn minted(
         &self,
         (keyspace, key, mint): (KeyspaceId, &Key, committer::Mint),
+        mut known: Option<Row>,
         options: &RequestOptions,
         (started, deadline): (Moment, Moment),
     ) -> Result<Record, RequestError> {
@@ -113,11 +152,23 @@ impl Coordinator {
                         return Err(self.fail(error, started));
                     }
                     Err(Unminted::Refused(Refusal::TooManySiblings)) => {
-                        return Err(RequestError::TooManySiblings);
+                        return Err(match keyspace.merge() {
+                            Merge::Set => RequestError::SetTooLarge,
+                            _ => RequestError::TooManySiblings,
+                        });
+                    }
+                    Err(Unminted::Refused(Refusal::OutOfRange)) => {
+                        return Err(RequestError::OutOfRange);
                     }
                     Err(Unminted::Refused(refusal)) => refusals.push((owner, refusal)),
                     Err(Unminted::Lost) => {}
                 }
+            }
+            let is_unheard = refusals.iter().any(|(_, it)| *it == Refusal::ContextUnheard);
+            if let Some(row) = known.take_if(|_| is_unheard) {
+                // The owners say what came of it.
+                let _spread = self.replicate(row, options, (started, deadline), false).await;
+                continue;
             }
             let outcome = Outcome::Failed;
             let error = match refusals.is_empty() {
@@ -178,14 +229,14 @@ impl Coordinator {
         time_left: Duration,
     ) -> Result<Record, Unminted> {
         let Errand { keyspace, key, mint, epoch, .. } = errand;
-        let committer::Mint { value, context } = (*mint).clone();
+        let committer::Mint { change, context } = (*mint).clone();
         let context = context.filter(|_| !planted(Planted::ContextLostOnTheWay));
         let sent = self.mints.send(owner, Class::Client, |request| {
             Message::Mint(Mint {
                 request,
                 keyspace: *keyspace,
                 key: (*key).clone(),
-                value,
+                change,
                 context,
                 epoch: *epoch,
                 time_left,

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::net::transport::SendError;
@@ -17,7 +16,8 @@ use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::level::majority;
 use crate::protocol::quorum::read::{Alongside, ReadEffect, ReadQuorum, ReadSetup, ReadSuccess};
 use crate::protocol::quorum::{Primary, QuorumError};
-use crate::protocol::version::dvv::Siblings;
+use crate::protocol::version::dvv::{Context, Siblings};
+use crate::protocol::version::merging::Reading;
 use crate::types::{Epoch, Key, KeyspaceId, Merge, Moment, NodeId, PartitionId, Record, Row};
 
 type Answer = Result<ReadSuccess, QuorumError>;
@@ -40,6 +40,14 @@ pub(crate) struct ReadOperation {
     client: Option<oneshot::Sender<Answer>>,
 }
 
+/// What came of a read that succeeded.
+pub(super) struct RowRead {
+    pub(super) success: ReadSuccess,
+    required: u32,
+    replicas: u32,
+    under_replicated: bool,
+}
+
 /// What the core wants done, with what it takes to do it.
 enum Order {
     Ask { to: NodeId, want: Want },
@@ -59,16 +67,37 @@ impl Coordinator {
     ) -> Result<ReadAnswer, RequestError> {
         // It counts as long as the client waits.
         let _ticket = self.gate.replica.admission.enter()?;
-        let seen = match keyspace.merge() {
-            Merge::Lww => options.check_context_is_version().map(|()| None)?,
-            Merge::Siblings => options.seen_of((keyspace, &key))?,
-        };
         let started = self.env.now();
         let deadline = started + self.timeout(options.timeout);
+        let seen = match keyspace.merge() {
+            Merge::Lww => options.check_context_is_version().map(|()| None)?,
+            Merge::Siblings | Merge::Counter | Merge::Set => options.seen_of((keyspace, &key))?,
+        };
+        let read = self.read_row((keyspace, &key), seen, options, (started, deadline)).await?;
+        let answer = read_answer(read, (keyspace, &key), self.clock.wall_ms());
+        match answer.siblings.len() {
+            siblings if options.one && siblings > 1 => {
+                Err(RequestError::SeveralSiblings { siblings })
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// What a read quorum holds of a key.
+    ///
+    /// # Errors
+    /// As [`Coordinator::read`].
+    pub(super) async fn read_row(
+        &self,
+        (keyspace, key): (KeyspaceId, &Key),
+        seen: Option<Context>,
+        options: &RequestOptions,
+        (started, deadline): (Moment, Moment),
+    ) -> Result<RowRead, RequestError> {
         loop {
             let topology = self.topology.load();
             let placement = placement(&topology, keyspace, options)?;
-            let partition = placement.ring.partition_of(&key);
+            let partition = placement.ring.partition_of(key);
             let ring = placement.read_ring(partition);
             let required = placement.read_quorum(ring, options)?;
             let (subject_key, epoch) = (key.clone(), topology.epoch);
@@ -81,16 +110,8 @@ impl Coordinator {
             let error = match self.begin_read(setup, subject).await {
                 Ok(success) => {
                     let replicas = ring.replicas_in_effect();
-                    let of = (keyspace, key);
-                    let required = (required, replicas);
-                    let answer =
-                        read_answer(success, of, required, placement, self.clock.wall_ms());
-                    return match answer.siblings.len() {
-                        siblings if options.one && siblings > 1 => {
-                            Err(RequestError::SeveralSiblings { siblings })
-                        }
-                        _ => Ok(answer),
-                    };
+                    let under_replicated = placement.is_under_replicated();
+                    return Ok(RowRead { success, required, replicas, under_replicated });
                 }
                 Err(error) => error,
             };
@@ -395,39 +416,32 @@ fn hear(core: &mut ReadQuorum, from: NodeId, outcome: Result<Found, Refusal>, no
 
 /// What the reader is told when the wall clock shows `wall_ms`. An expired record has its version,
 /// as a tombstone does, and no value.
-fn read_answer(
-    success: ReadSuccess,
-    (keyspace, key): (KeyspaceId, Key),
-    (required, replicas): (u32, u32),
-    placement: &Placement,
-    wall_ms: u64,
-) -> ReadAnswer {
+fn read_answer(read: RowRead, (keyspace, key): (KeyspaceId, &Key), wall_ms: u64) -> ReadAnswer {
+    let RowRead { success, required, replicas, under_replicated } = read;
     let receipt = Receipt {
         version: success.record.as_ref().map(|record| record.version),
         required,
         replicas,
         acknowledged: success.answered,
         repaired: success.repaired,
-        under_replicated: placement.is_under_replicated(),
+        under_replicated,
         ..Receipt::default()
     };
-    let row = match keyspace.merge() {
-        Merge::Lww => None,
-        Merge::Siblings => success.record.as_ref().map(Siblings::of_record),
-    };
-    // What a replica holds for siblings and is none, which nobody writes, is shown as it is.
-    if let Some(Ok(row)) = row {
-        let mut siblings: Vec<Bytes> = row.values().map(|sibling| sibling.value).collect();
-        let context = Some(row.context().to_text((keyspace, &key)));
-        let receipt = Receipt { siblings: Some(siblings.len() as u32), context, ..receipt };
-        let value = siblings.last().cloned();
+    let merge = keyspace.merge();
+    let joined = success.record.as_ref().filter(|_| merge.joins()).map(Siblings::of_record);
+    // What a replica holds for such a row and is none, which nobody writes, is shown as it is.
+    if let Some(Ok(row)) = joined {
+        let Reading { value, mut siblings, elements } = Reading::of(&row, merge);
+        let context = Some(row.context().to_text((keyspace, key)));
+        let count = (merge == Merge::Siblings).then_some(siblings.len() as u32);
+        let receipt = Receipt { siblings: count, context, ..receipt };
         if siblings.len() == 1 {
             siblings.clear();
         }
-        return ReadAnswer { value, siblings, receipt };
+        return ReadAnswer { value, siblings, elements, receipt };
     }
     let expires_at = success.record.as_ref().and_then(|record| record.expires_at);
     let living = success.record.filter(|record| !record.is_expired(wall_ms));
     let value = living.and_then(|record| record.value);
-    ReadAnswer { value, siblings: Vec::new(), receipt: Receipt { expires_at, ..receipt } }
+    ReadAnswer { value, receipt: Receipt { expires_at, ..receipt }, ..ReadAnswer::default() }
 }

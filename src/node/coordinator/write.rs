@@ -18,8 +18,9 @@ use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::write::{Coming, WriteEffect, WriteQuorum, WriteSetup, WriteSuccess};
 use crate::protocol::quorum::{Outcome, Primary, QuorumError};
 use crate::protocol::ring::Ring;
+use crate::protocol::version::merging::Change;
 use crate::types::{
-    Epoch, Expiry, Key, KeyspaceId, Merge, Moment, NodeId, PartitionId, Record, Row, Version,
+    Epoch, Expiry, Key, KeyspaceId, Moment, NodeId, PartitionId, Record, Row, Version,
 };
 
 type Answer = Result<Written, QuorumError>;
@@ -74,13 +75,15 @@ impl Coordinator {
         value: Option<Bytes>,
         options: &RequestOptions,
     ) -> Result<Receipt, RequestError> {
+        if keyspace.merge().joins() {
+            let change = value.map_or(Change::Delete, Change::Put);
+            let changed = self.change((keyspace, key), change, options).await;
+            return changed.map(|(_, receipt)| receipt);
+        }
         // It counts as long as the client waits.
         let _ticket = self.gate.replica.admission.enter()?;
         let started = self.env.now();
         let deadline = started + self.timeout(options.timeout);
-        if keyspace.merge() == Merge::Siblings {
-            return self.write_sibling((keyspace, key), value, options, (started, deadline)).await;
-        }
         options.check_context_is_version()?;
         let expires_at = self.expires_at(options)?;
         let version = self.stamp(options)?;

@@ -330,8 +330,8 @@ impl ReadQuorum {
     /// client has its answer the value serves only repairs.
     fn fetch_value(&mut self, now: Moment) {
         let wanted = !self.decided || self.replicas.iter().any(|replica| self.is_stale(replica));
-        // Siblings come with every answer.
-        let wanted = wanted && self.merge == Merge::Lww;
+        // Rows that are joined come with every answer.
+        let wanted = wanted && !self.merge.joins();
         if !self.lacks_value() || !wanted || self.is_value_coming() {
             return;
         }
@@ -371,7 +371,7 @@ impl ReadQuorum {
     /// Asks a replica that is wanted; false if there is none left.
     fn ask(&mut self, wanted: Wanted, now: Moment) -> bool {
         let has_value = self.value_counted && !self.lacks_value();
-        let spared = self.merge == Merge::Lww && (has_value || self.is_value_coming());
+        let spared = !self.merge.joins() && (has_value || self.is_value_coming());
         let want = if spared { Want::Version } else { Want::Value };
         let mut unasked = self.replicas.iter_mut().filter(|replica| replica.is_unasked());
         let next = unasked.find(|replica| match wanted {

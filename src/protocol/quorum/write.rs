@@ -406,6 +406,8 @@ fn is_never_hinted(refusal: Refusal) -> bool {
         | Refusal::Storage
         | Refusal::NotServing
         | Refusal::StaleRing
-        | Refusal::TooManySiblings => false,
+        | Refusal::TooManySiblings
+        | Refusal::ContextUnheard
+        | Refusal::OutOfRange => false,
     }
 }

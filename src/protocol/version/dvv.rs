@@ -36,7 +36,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -107,6 +107,20 @@ impl Context {
     /// About how many bytes it takes.
     pub fn size_bytes(&self) -> usize {
         self.0.len() * size_of::<(Incarnation, Timestamp)>()
+    }
+
+    /// What of it lies within what a row has heard of.
+    #[must_use]
+    pub fn within(&self, row: &Siblings) -> Context {
+        let common = |(life, seen): (&Incarnation, &Timestamp)| {
+            row.clock.get(life).map(|known| (*life, *known.min(seen)))
+        };
+        Context(self.0.iter().filter_map(common).collect())
+    }
+
+    /// Whether a row has itself heard of all that was seen, not merely forgotten.
+    pub fn is_within(&self, row: &Siblings) -> bool {
+        self.within(row) == *self
     }
 
     /// What of it lies above a stamp.
@@ -186,6 +200,27 @@ impl Siblings {
         if too_many { Err(TooManySiblings) } else { Ok(after) }
     }
 
+    /// This with events that cover some of its values and may leave values of their own: how the
+    /// mergeable types are written. The dots must be minted as for [`Siblings::written`], each
+    /// above the one before.
+    #[must_use]
+    pub fn replaced(
+        &self,
+        events: impl IntoIterator<Item = (Version, Option<Bytes>)>,
+        covers: impl Fn(Version, &Bytes) -> bool,
+    ) -> Siblings {
+        let mut after = Siblings { height: 0, ..self.clone() };
+        after.values.retain(|(timestamp, incarnation), value| {
+            !covers(Version { timestamp: *timestamp, incarnation: *incarnation }, value)
+        });
+        for (dot, value) in events {
+            debug_assert!(after.latest() < Some(dot.timestamp), "a dot is minted above its row");
+            raise(&mut after.clock, dot.incarnation, dot.timestamp);
+            after.values.extend(value.map(|value| ((dot.timestamp, dot.incarnation), value)));
+        }
+        after
+    }
+
     /// What is known when both are: a value stays if both have it, or if the one that lacks it has
     /// not heard of it either.
     #[must_use]
@@ -230,7 +265,8 @@ impl Siblings {
         self.clock.values().copied().max()
     }
 
-    fn value_bytes(&self) -> usize {
+    /// The bytes of all values.
+    pub fn value_bytes(&self) -> usize {
         self.values.values().map(Bytes::len).sum()
     }
 
@@ -240,10 +276,11 @@ impl Siblings {
     /// knows it.
     #[must_use]
     pub fn pruned(mut self, lives_max: usize) -> Siblings {
-        let speaks = |life: &Incarnation| self.values.keys().any(|(_, it)| it == life);
+        let speaking: BTreeSet<Incarnation> = self.values.keys().map(|(_, life)| *life).collect();
         let latest = self.latest();
-        let may_go =
-            |(life, seen): &(&Incarnation, &Timestamp)| !speaks(life) && Some(**seen) < latest;
+        let may_go = |(life, seen): &(&Incarnation, &Timestamp)| {
+            !speaking.contains(life) && Some(**seen) < latest
+        };
         let silent = self.clock.iter().filter(may_go);
         let mut silent: Vec<(Timestamp, Incarnation)> =
             silent.map(|(life, seen)| (*seen, *life)).collect();

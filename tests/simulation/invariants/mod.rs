@@ -8,6 +8,7 @@
 use crate::history::Evidence;
 
 pub(crate) mod acknowledged_write_is_never_lost;
+pub(crate) mod additions_are_counted_once;
 pub(crate) mod answer_is_never_invented;
 pub(crate) mod cluster_serves_after_healing;
 pub(crate) mod elections_are_safe;
@@ -28,6 +29,7 @@ pub(crate) mod replicas_of_a_group_agree;
 pub(crate) mod replicas_that_were_read_converge;
 pub(crate) mod session_at_most_once;
 pub(crate) mod sessions_execute_once;
+pub(crate) mod sets_have_what_nobody_took_out;
 pub(crate) mod siblings_are_the_causal_maximum;
 pub(crate) mod stale_reads_are_fresh_enough;
 pub(crate) mod stamps_of_a_node_increase;
@@ -41,7 +43,7 @@ pub(crate) mod watchers_see_what_is_applied;
 type Check = fn(&Evidence) -> Vec<String>;
 
 /// All invariants by name.
-const ALL: [(&str, Check); 26] = [
+const ALL: [(&str, Check); 28] = [
     (acknowledged_write_is_never_lost::NAME, acknowledged_write_is_never_lost::check),
     (answer_is_never_invented::NAME, answer_is_never_invented::check),
     (cluster_serves_after_healing::NAME, cluster_serves_after_healing::check),
@@ -67,6 +69,8 @@ const ALL: [(&str, Check); 26] = [
     (replicas_of_a_group_agree::NAME, replicas_of_a_group_agree::check),
     (sessions_execute_once::NAME, sessions_execute_once::check),
     (siblings_are_the_causal_maximum::NAME, siblings_are_the_causal_maximum::check),
+    (additions_are_counted_once::NAME, additions_are_counted_once::check),
+    (sets_have_what_nobody_took_out::NAME, sets_have_what_nobody_took_out::check),
     (stale_reads_are_fresh_enough::NAME, stale_reads_are_fresh_enough::check),
     (transactions_are_whole::NAME, transactions_are_whole::check),
     (values_end_in_time::NAME, values_end_in_time::check),

@@ -7,9 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use coterie::node::request::{Outcome, Receipt};
+use coterie::node::request::Outcome;
 
-use crate::history::{Evidence, quorums_meet};
+use crate::history::{Evidence, Sight};
 use crate::siblings::{Shopped, Told, Values, Visit, Wish};
 
 pub(crate) const NAME: &str = "siblings_are_the_causal_maximum";
@@ -17,14 +17,12 @@ pub(crate) const NAME: &str = "siblings_are_the_causal_maximum";
 pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
     let Shopped { visits, finally } = &evidence.shopped;
     let mut wrong = Vec::new();
-    let lasts = |receipt: &Receipt| evidence.outlasts(receipt);
     for (key, read) in finally {
         match read {
             Err(why) => wrong.push(format!("cart-{key} cannot be read at ALL: {why}")),
             Ok(values) => {
                 let of_key: Vec<&Visit> = visits.iter().filter(|it| it.key == *key).collect();
-                let (began, ended) = (u64::MAX, u64::MAX);
-                let last = Look { values, began, ended, receipt: None, lasts: &lasts };
+                let last = Look { values, sight: Sight::last(evidence) };
                 wrong.extend(judge(&last, &of_key).map(|it| format!("cart-{key}, finally: {it}")));
             }
         }
@@ -33,7 +31,8 @@ pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
         let Told::Read(values, receipt) = &visit.told else { continue };
         let of_key: Vec<&Visit> = visits.iter().filter(|it| it.key == visit.key).collect();
         let (began, ended) = (visit.invoked, visit.answered);
-        let look = Look { values, began, ended, receipt: Some(receipt), lasts: &lasts };
+        let sight = Sight { evidence, began, ended, receipt: Some(receipt) };
+        let look = Look { values, sight };
         let key = visit.key;
         wrong.extend(judge(&look, &of_key).map(|it| format!("cart-{key}, {began}: {it}")));
         for seen in visit.seen.iter().flatten().filter(|seen| !values.contains(*seen)) {
@@ -45,22 +44,17 @@ pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
     wrong
 }
 
-/// What was read, when, and by which quorum; `None` is all replicas.
+/// What was read, and how.
 struct Look<'e> {
     values: &'e Values,
-    began: u64,
-    ended: u64,
-    receipt: Option<&'e Receipt>,
-    /// Whether what was acknowledged so is on a disk that is left.
-    lasts: &'e dyn Fn(&Receipt) -> bool,
+    sight: Sight<'e>,
 }
 
 impl Look<'_> {
     /// Whether it cannot have missed what an acknowledged write left.
     fn sees(&self, write: &Visit) -> bool {
         let Told::Written(receipt) = &write.told else { return false };
-        let met = self.receipt.is_none_or(|read| quorums_meet(receipt, read));
-        write.answered < self.began && met && (self.lasts)(receipt)
+        self.sight.sees(write.answered, receipt)
     }
 }
 
@@ -68,7 +62,7 @@ fn judge<'e>(look: &Look<'e>, visits: &[&'e Visit]) -> impl Iterator<Item = Stri
     let mut wrong = Vec::new();
     for value in look.values {
         let wrote = |it: &&&Visit| it.wish == Wish::Put(value.clone()) && may_exist(it);
-        if !visits.iter().any(|it| wrote(&it) && it.invoked < look.ended) {
+        if !visits.iter().any(|it| wrote(&it) && it.invoked < look.sight.ended) {
             wrong.push(format!("{value} stands, and nobody wrote it"));
         }
         let covers = |it: &&&Visit| covers(it, value) && look.sees(it);
@@ -97,7 +91,7 @@ fn may_be_gone(value: &str, look: &Look<'_>, visits: &[&Visit]) -> bool {
     // A delete without a context takes what its replica holds.
     let blind = |it: &Visit| it.wish == Wish::Delete && it.seen.is_none() && it.answered > since;
     let takes = |it: &&&Visit| covers(it, value) || blind(it);
-    visits.iter().filter(takes).any(|it| may_exist(it) && it.invoked < look.ended)
+    visits.iter().filter(takes).any(|it| may_exist(it) && it.invoked < look.sight.ended)
 }
 
 fn may_exist(write: &Visit) -> bool {
@@ -115,6 +109,7 @@ fn of(text: &str) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
+    use coterie::node::request::Receipt;
     use coterie::types::NodeId;
 
     use super::*;

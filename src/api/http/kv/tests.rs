@@ -15,12 +15,12 @@ fn answer(value: Option<&'static [u8]>) -> ReadAnswer {
         acknowledged: vec![NodeId(1), NodeId(2)],
         ..Receipt::default()
     };
-    ReadAnswer { value: value.map(Bytes::from_static), siblings: Vec::new(), receipt }
+    ReadAnswer { value: value.map(Bytes::from_static), receipt, ..ReadAnswer::default() }
 }
 
 fn ending(value: Option<&'static [u8]>) -> ReadAnswer {
-    let ReadAnswer { value, siblings, receipt } = answer(value);
-    ReadAnswer { value, siblings, receipt: Receipt { expires_at: Some(Expiry(99)), ..receipt } }
+    let answer = answer(value);
+    ReadAnswer { receipt: Receipt { expires_at: Some(Expiry(99)), ..answer.receipt }, ..answer }
 }
 
 #[tokio::test]

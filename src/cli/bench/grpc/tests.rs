@@ -100,6 +100,20 @@ impl Kv for Scripted {
         Err(Status::unimplemented("not scripted"))
     }
 
+    async fn increment(
+        &self,
+        _: Request<v1::IncrementRequest>,
+    ) -> Result<Response<v1::IncrementResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn update_set(
+        &self,
+        _: Request<v1::UpdateSetRequest>,
+    ) -> Result<Response<v1::UpdateSetResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn append(
         &self,
         _: Request<v1::AppendRequest>,

@@ -1,8 +1,11 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::*;
 use crate::node::env::Machine;
-use crate::storage::engine::{Change, Engine};
+use crate::storage::engine::{self, Engine};
 use crate::storage::memory::{MemoryDisk, MemoryEngine};
 use crate::types::{Lsn, Merge, Moment, Timestamp};
 
@@ -89,11 +92,11 @@ enum Asked {
 }
 
 fn put(value: &'static str, context: Option<Context>) -> Asked {
-    Asked::Mint(Mint { value: Some(Bytes::from_static(value.as_bytes())), context })
+    Asked::Mint(Mint { change: Change::Put(Bytes::from_static(value.as_bytes())), context })
 }
 
 fn delete(context: Option<Context>) -> Asked {
-    Asked::Mint(Mint { value: None, context })
+    Asked::Mint(Mint { change: Change::Delete, context })
 }
 
 fn row(record: &Record) -> Siblings {
@@ -122,14 +125,47 @@ fn writes_become_siblings_until_one_has_seen_them() {
 }
 
 #[test]
-fn a_delete_without_a_context_covers_what_is_here() {
+fn a_delete_covers_what_was_seen() {
     let mut replica = Replica::new();
     let first = replica.one(put("a", None)).expect("taken");
     replica.one(put("b", None)).expect("taken");
     let half = replica.one(delete(Some(row(&first).context()))).expect("taken");
     assert_eq!(values(&half), ["b"]);
-    let gone = replica.one(delete(None)).expect("taken");
+    let gone = replica.one(delete(Some(row(&half).context()))).expect("taken");
     assert!(values(&gone).is_empty() && gone.expires_at.is_some(), "{gone:?}");
+}
+
+#[test]
+fn additions_count_and_leave_one_tally() {
+    let mut replica = Replica::new();
+    let add = |by| Asked::Mint(Mint { change: Change::Add(by), context: None });
+    let (written, both) = replica.commit(vec![add(5), add(-2)]);
+    let total = |record: &Record| (counter::total(&row(record)), row(record).len());
+    assert_eq!((written, total(both[1].as_ref().expect("taken"))), (1, (3, 1)));
+    replica.one(add(i64::MAX - 3)).expect("taken");
+    assert_eq!(replica.one(add(1)), Err(Refusal::OutOfRange));
+    assert_eq!(replica.one(add(-1)).map(|record| total(&record).0), Ok(i128::from(i64::MAX - 1)));
+}
+
+fn elements(added: &[&'static str], removed: &[&'static str], seen: Option<Context>) -> Asked {
+    let set =
+        |it: &[&'static str]| -> BTreeSet<Bytes> { it.iter().map(|it| (*it).into()).collect() };
+    let change = Change::Elements { added: set(added), removed: set(removed) };
+    Asked::Mint(Mint { change, context: seen })
+}
+
+#[test]
+fn elements_are_taken_out_only_by_who_has_heard_of_them() {
+    let (mut here, mut there) = (Replica::new(), Replica::new());
+    let first = here.one(elements(&["a", "b"], &[], None)).expect("taken");
+    let seen = row(&first).context();
+    let asked = || elements(&["c"], &["a"], Some(seen.clone()));
+    assert_eq!(there.one(asked()), Err(Refusal::ContextUnheard));
+    there.one(Asked::Row(first)).expect("taken");
+    let after = there.one(asked()).expect("taken");
+    assert_eq!(values(&after), ["b", "c"]);
+    let joined = here.one(Asked::Row(after)).expect("taken");
+    assert_eq!(values(&joined), ["b", "c"], "it does not come back");
 }
 
 #[test]
@@ -160,7 +196,8 @@ fn too_many_siblings_are_refused_and_nothing_is_written() {
 /// A row that no log segment holds would end the node's promises.
 #[test]
 fn siblings_that_the_log_cannot_take_are_refused() {
-    let large = |bytes: usize| Mint { value: Some(Bytes::from(vec![7; bytes])), context: None };
+    let large =
+        |bytes: usize| Mint { change: Change::Put(Bytes::from(vec![7; bytes])), context: None };
     let mut replica = Replica::new();
     let one = replica.one(Asked::Mint(large(SEGMENT_BYTES / 4))).expect("judged by other limits");
     let refused = replica.commit(vec![Asked::Mint(large(10))]);
@@ -182,7 +219,7 @@ fn copies_that_mend_a_damaged_row_are_joined_with_each_other() {
     let engine = MemoryEngine::open(MemoryDisk::new());
     engine.create_keyspace(keyspace()).expect("a keyspace");
     let (key, value) = (Key::from("k"), Some(Bytes::from_static(b"damage")));
-    let damage = Change { keyspace: keyspace(), partition: PARTITION, key, value };
+    let damage = engine::Change { keyspace: keyspace(), partition: PARTITION, key, value };
     engine.apply(&[damage], Lsn(1)).expect("applied");
     let (mut one, mut other) = (Replica::new(), Replica::new());
     let first = one.one(put("a", None)).expect("taken");

@@ -28,7 +28,7 @@ impl SystemState {
             return Ok(SystemReply::Created { keyspace: before });
         }
         self.check_room_for(name)?;
-        let merges = mode == Mode::Quorum || merge == Merge::Lww;
+        let merges = mode == Mode::Quorum || !merge.joins();
         let right = "copies in a strong keyspace do not differ; leave it out, or use mode quorum";
         rule(merges, "merge", merge.name(), right)?;
         let replication = match mode {
