@@ -7,15 +7,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::docker::{docker, printed, try_docker};
-use crate::harness::{Cluster, PATIENCE, wait_until};
+use crate::harness::{Cluster, NodeProcess, PATIENCE, wait_until};
 use crate::image::{Image, PROGRAM};
 
 /// Nodes of the Compose file.
 pub(crate) const NODES: usize = 5;
+/// Nodes of a cluster that grows: one in each zone.
+pub(crate) const FOUNDERS: usize = 3;
+/// What it grows to.
+const NODES_GROWN: usize = 6;
 /// Their zones, in order.
 const ZONES: [&str; NODES] = ["a", "b", "c", "a", "b"];
 /// The Compose file that users get.
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docker/compose.yml");
+/// What adds a sixth node to it.
+const SIXTH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/containers/sixth.yml");
 /// How long a node waits for its replicas: long enough that a busy machine makes no timeouts.
 const REQUEST_TIMEOUT: &str = "5s";
 /// Networks that are tried: 172.30.0.0/24 to 172.30.255.0/24.
@@ -30,6 +36,8 @@ pub(crate) struct Compose {
     network: String,
     /// Clients of the nodes. The processes behind them are the containers', not the harness's.
     pub(crate) cluster: Cluster,
+    /// Those of nodes that have not been started.
+    later: Vec<NodeProcess>,
     image: Image,
     _alone: MutexGuard<'static, ()>,
 }
@@ -37,17 +45,37 @@ pub(crate) struct Compose {
 impl Compose {
     /// Builds the image, starts the five nodes and waits until each sees all of them.
     pub(crate) fn start() -> Self {
+        let mut compose = Compose::prepare(NODES);
+        compose.run(&["up", "--detach"]);
+        compose.cluster.wait_formed();
+        compose
+    }
+
+    /// The same with the first three nodes alone.
+    pub(crate) fn start_founders() -> Self {
+        let mut compose = Compose::prepare(NODES_GROWN);
+        compose.later = compose.cluster.nodes.split_off(FOUNDERS);
+        compose.run(&["up", "--detach", "n1", "n2", "n3"]);
+        compose.cluster.wait_formed();
+        compose
+    }
+
+    /// Starts the others, too.
+    pub(crate) fn start_others(&mut self) {
+        self.run(&["up", "--detach"]);
+        self.cluster.nodes.append(&mut self.later);
+    }
+
+    /// Builds the image for that many nodes.
+    fn prepare(nodes: usize) -> Self {
         static PROJECTS: AtomicU32 = AtomicU32::new(0);
         let alone = ALONE.lock();
         let number = PROJECTS.fetch_add(1, Ordering::Relaxed);
         let project = format!("coterie-test-{}-{number}", std::process::id());
-        let cluster = Cluster::prepare(NODES, &[]);
+        let (cluster, later) = (Cluster::prepare(nodes, &[]), Vec::new());
         let image = Image::build(&format!("{project}:latest"));
         let network = free_network();
-        let mut compose = Compose { project, network, cluster, image, _alone: alone };
-        compose.run(&["up", "--detach"]);
-        compose.cluster.wait_formed();
-        compose
+        Compose { project, network, cluster, later, image, _alone: alone }
     }
 
     /// Runs a Compose command on the project, which must succeed.
@@ -58,10 +86,15 @@ impl Compose {
 
     fn try_run(&self, arguments: &[&str]) -> Output {
         let mut command = compose_command();
-        command.args(["--project-name", &self.project, "--file", FILE]).args(arguments);
+        command.args(["--project-name", &self.project, "--file", FILE]);
+        let nodes = || self.cluster.nodes.iter().chain(&self.later);
+        if nodes().count() == NODES_GROWN {
+            command.args(["--file", SIXTH]);
+        }
+        command.args(arguments);
         command.env("COTERIE_IMAGE", &self.image.tag).env("COTERIE_NETWORK", &self.network);
         command.env("COTERIE_REQUEST_TIMEOUT", REQUEST_TIMEOUT);
-        for (number, node) in (1..).zip(&self.cluster.nodes) {
+        for (number, node) in (1..).zip(nodes()) {
             let port = node.spec.client_address.port().to_string();
             command.env(format!("COTERIE_PORT_{number}"), port);
         }

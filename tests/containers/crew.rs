@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coterie::proto::v1::Level;
 use coterie::proto::v1::kv_client::KvClient;
@@ -16,8 +16,8 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 use crate::dice::Dice;
 use crate::harness::{NodeProcess, PATIENCE, wait_until};
@@ -29,6 +29,8 @@ use crate::load;
 const WRITERS: usize = 4;
 /// How long an answer is waited for: longer than the nodes themselves wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long a request is made again while the ring changes.
+const MOVING_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a writer rests when it was refused.
 const REST: Duration = Duration::from_millis(10);
 /// Reads that are under way at once when everything is read back.
@@ -41,6 +43,8 @@ pub(crate) enum Footing {
     Sound,
     /// Quorums may be out of reach: a request succeeds, or its error tells the truth.
     Short,
+    /// The ring changes: a request succeeds, or did nothing and succeeds when it is made again.
+    Moving,
     /// Nothing; no new request goes there.
     Affected,
 }
@@ -215,15 +219,25 @@ impl Writer {
         *self.shared.gates[gate].footing.lock()
     }
 
-    async fn read(&mut self, gate: usize) {
-        let (before, key) = (self.footing(gate), self.judge.choose_key(&mut self.dice));
-        match within_time(load::read(self.client(gate), &key, Level::Quorum)).await {
-            Ok(value) => {
-                if let Err(wrong) = self.judge.judge(&key, value.as_deref()) {
-                    self.complain(gate, &wrong);
+    async fn read(&mut self, mut gate: usize) {
+        let key = self.judge.choose_key(&mut self.dice);
+        let began = Instant::now();
+        loop {
+            let before = self.footing(gate);
+            match within_time(load::read(self.client(gate), &key, Level::Quorum)).await {
+                Ok(value) => {
+                    if let Err(wrong) = self.judge.judge(&key, value.as_deref()) {
+                        self.complain(gate, &wrong);
+                    }
+                    return;
+                }
+                Err(status) if self.is_passing(gate, &status, began) => {
+                    gate = self.rest(gate).await;
+                }
+                Err(status) => {
+                    return self.note(gate, before, &format!("reading {key}"), &status);
                 }
             }
-            Err(status) => self.note(gate, before, &format!("reading {key}"), &status),
         }
     }
 
@@ -242,18 +256,36 @@ impl Writer {
         self.shared.answered.fetch_add(1, Ordering::SeqCst);
     }
 
-    async fn try_on(&mut self, gate: usize, key: &str, attempt: Attempt) -> Fate {
-        let (before, context) = (self.footing(gate), self.context.clone());
-        let call = load::write(self.client(gate), key, attempt, Level::Quorum, context);
-        match within_time(call).await {
-            Ok(version) => {
-                self.context = version;
-                self.shared.acknowledged.fetch_add(1, Ordering::SeqCst);
-                Fate::Acknowledged
-            }
-            Err(status) => {
-                self.note(gate, before, &format!("writing {key}"), &status);
-                Fate::of(&status)
+    /// Whether an error may only be of the moment: nothing was attempted while the ring changes.
+    fn is_passing(&self, gate: usize, status: &Status, began: Instant) -> bool {
+        let moves = self.footing(gate) == Footing::Moving && began.elapsed() < MOVING_PATIENCE;
+        moves && status.code() == Code::Unavailable && Fate::of(status) == Fate::Refused
+    }
+
+    /// Rests, and chooses another node than that one if there is another.
+    async fn rest(&mut self, gate: usize) -> usize {
+        tokio::time::sleep(REST).await;
+        self.choose(Some(gate)).unwrap_or(gate)
+    }
+
+    async fn try_on(&mut self, mut gate: usize, key: &str, attempt: Attempt) -> Fate {
+        let began = Instant::now();
+        loop {
+            let (before, context) = (self.footing(gate), self.context.clone());
+            let call = load::write(self.client(gate), key, attempt, Level::Quorum, context);
+            match within_time(call).await {
+                Ok(version) => {
+                    self.context = version;
+                    self.shared.acknowledged.fetch_add(1, Ordering::SeqCst);
+                    return Fate::Acknowledged;
+                }
+                Err(status) if self.is_passing(gate, &status, began) => {
+                    gate = self.rest(gate).await;
+                }
+                Err(status) => {
+                    self.note(gate, before, &format!("writing {key}"), &status);
+                    return Fate::of(&status);
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ mod crew;
 mod dice;
 mod docker;
 mod faults;
+mod growth;
 #[path = "../cluster/harness.rs"]
 mod harness;
 mod image;
