@@ -33,7 +33,7 @@ use crate::node::local::{Local, Parts};
 use crate::node::members::{MemberSeams, Members};
 use crate::node::pages::Pages;
 use crate::node::reaping::{Fence, Reaper, Sharing};
-use crate::node::rebalance::Rebalance;
+use crate::node::rebalance::{Farewell, Rebalance};
 use crate::node::refill::{Refill, RefillState};
 use crate::node::scans::Scans;
 use crate::node::service::{Attached, Node};
@@ -401,6 +401,7 @@ impl Node {
             members: Arc::clone(members),
             handoff: Arc::clone(handoff),
             woken: Notify::new(),
+            farewell: Farewell::new(self.config.limits.request_timeout),
         };
         let vacated = Vacated {
             own,

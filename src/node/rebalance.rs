@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::node::env::Env;
@@ -19,7 +20,7 @@ use crate::protocol::planted::{Planted, planted};
 use crate::protocol::system::state::Standing;
 use crate::protocol::system::transfers::due;
 use crate::protocol::system::{SystemCommand, SystemState};
-use crate::types::{GroupId, NodeId};
+use crate::types::{Epoch, GroupId, Moment, NodeId};
 
 /// How often it is looked whether a step is due while partitions move.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -36,6 +37,29 @@ pub(crate) struct Rebalance {
     pub(crate) members: Arc<Members>,
     pub(crate) handoff: Arc<HintedHandoff>,
     pub(crate) woken: Notify,
+    pub(crate) farewell: Farewell,
+}
+
+/// How far a node is that is not needed any more.
+pub(crate) struct Farewell {
+    /// How long a request may take that began before its coordinator heard of a new ring.
+    request_time: Duration,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// The first epoch in which nothing lay on the node.
+    unneeded: Option<Epoch>,
+    /// When all members had heard of that.
+    heard_at: Option<Moment>,
+}
+
+impl Farewell {
+    /// Of a node that is needed.
+    pub(crate) fn new(request_time: Duration) -> Farewell {
+        Farewell { request_time, progress: Mutex::default() }
+    }
 }
 
 impl Rebalance {
@@ -83,9 +107,27 @@ impl Rebalance {
                 Err(error) => tracing::debug!(%error, "a step of the moves was not taken"),
             }
         }
-        if self.leaves(state) && state.needs(self.own).is_none() && self.has_nothing_left() {
+        let is_unneeded = self.leaves(state) && state.needs(self.own).is_none();
+        if self.is_asked_nothing(state, is_unneeded) && self.has_nothing_left() {
             self.retire().await;
         }
+    }
+
+    /// Whether no member asks anything of this node any more: all have heard of a ring in which
+    /// nothing lies on it, and what they began before has ended.
+    fn is_asked_nothing(&self, state: &SystemState, is_unneeded: bool) -> bool {
+        let mut progress = self.farewell.progress.lock();
+        if !is_unneeded {
+            *progress = Progress::default();
+            return false;
+        }
+        let since = *progress.unneeded.get_or_insert(state.epoch());
+        let reports = self.members.reports();
+        if progress.heard_at.is_none() && reports.values().all(|it| !it.up || it.epoch >= since) {
+            progress.heard_at = Some(self.env.now());
+        }
+        let is_over = |at| self.env.now() >= at + self.farewell.request_time;
+        progress.heard_at.is_some_and(is_over) || planted(Planted::LeavesVoting)
     }
 
     /// Whether nobody needs anything any more that is here alone.
@@ -93,7 +135,14 @@ impl Rebalance {
         self.handoff.is_empty() || planted(Planted::LeavesWithHints)
     }
 
+    /// Leaves, unless the system group may need this node's vote: it takes that from it first, and
+    /// those who stay could not decide anything if several went with theirs.
     async fn retire(&self) {
+        let groups = self.gateway.report().await;
+        let votes = groups.iter().any(|it| it.group == GroupId::SYSTEM && it.may_vote());
+        if votes && !planted(Planted::LeavesVoting) {
+            return;
+        }
         let command = SystemCommand::Retire { node: self.own };
         match self.system.propose_within(command, ORDER_TIME).await {
             Ok(_) => self.members.has_left(),

@@ -161,10 +161,14 @@ impl Node {
         }
         let mut epoch = state.epoch();
         for command in commands {
-            epoch = match attached.groups.system.propose(command).await? {
-                SystemReply::Reshaped { epoch } | SystemReply::Removed { epoch } => epoch,
-                _ => epoch,
+            // Whoever asks this node then how far it is sees the change.
+            let seen = |reply: &SystemReply, state: &SystemState| match reply {
+                SystemReply::Reshaped { epoch } | SystemReply::Removed { epoch } => {
+                    (state.epoch() >= *epoch).then_some(*epoch)
+                }
+                _ => Some(state.epoch()),
             };
+            epoch = self.decide_here(command, None, seen).await?;
         }
         Ok(epoch)
     }

@@ -59,6 +59,8 @@ pub enum Planted {
     ContextLostOnTheWay,
     /// A node whose rows are gone goes on to write under the life that wrote them.
     LifeGoesOn,
+    /// A node leaves as soon as nothing lies on it, and while it votes in the system group.
+    LeavesVoting,
     /// Members become voters of the system group before they have been heard of as learners.
     VotersUnheard,
 }

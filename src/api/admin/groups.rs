@@ -114,6 +114,7 @@ mod tests {
             applied: LogIndex(5),
             log: (LogIndex(6), LogIndex(7)),
             replicas: vec![(ReplicaId(2), Some(NodeId(0xa)), true), (ReplicaId(8), None, false)],
+            replicas_decided: true,
             progress: vec![(ReplicaId(8), progress)],
             waiting: 11,
             installing: true,

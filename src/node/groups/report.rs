@@ -26,12 +26,23 @@ pub struct GroupStatus {
     pub log: (LogIndex, LogIndex),
     /// Replicas, where they run, and whether they vote.
     pub replicas: Vec<(ReplicaId, Option<NodeId>, bool)>,
+    /// Whether that is decided for good, as far as it has heard: it is neither on its way to
+    /// another, nor may it be taken back.
+    pub replicas_decided: bool,
     /// What a leader knows of the others.
     pub progress: Vec<(ReplicaId, ProgressView)>,
     /// Requests that wait for it here.
     pub waiting: usize,
     /// True while a snapshot is being taken in.
     pub installing: bool,
+}
+
+impl GroupStatus {
+    /// Whether the group may need this replica's vote.
+    pub fn may_vote(&self) -> bool {
+        let votes = self.replicas.iter().any(|(it, _, votes)| *it == self.replica && *votes);
+        votes || !self.replicas_decided
+    }
 }
 
 impl Driver {
@@ -56,6 +67,8 @@ impl Group {
             applied: self.machine.applied().position.index,
             log: (self.raft.log().first_index(), self.raft.log().last_index()),
             replicas: membership.replicas().into_iter().map(replica).collect(),
+            replicas_decided: !membership.is_joint()
+                && self.raft.log().membership_index() <= status.commit,
             progress: status.progress.into_iter().collect(),
             waiting: self.waiting_len(),
             installing: self.is_installing(),

@@ -15,8 +15,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::protocol::planted::{Planted, planted};
 use crate::protocol::raft::membership::{Membership, Target};
-use crate::protocol::system::state::SystemState;
+use crate::protocol::system::state::{Standing, SystemState};
 use crate::types::{NodeId, ReplicaId};
 
 /// The most voters.
@@ -31,6 +32,8 @@ struct Candidate {
     zone: Result<String, NodeId>,
     is_up: bool,
     is_voter: bool,
+    /// Whether it leaves, and nothing keeps it.
+    goes: bool,
 }
 
 /// Whom the system group is to consist of, given who is up and who votes now.
@@ -39,8 +42,13 @@ struct Candidate {
 /// number grows only as living learners are there to fill it. While the present voters have no
 /// live majority, nothing can be changed, and they are what is returned. A joint membership counts
 /// as what it changes to; the change must be over before another one is ordered.
+///
+/// A member that leaves and has nothing left that others need votes no more, so that it can go
+/// without taking a vote along; only if nobody who stays is up, those that leave are all there is.
 pub fn choose_voters(state: &SystemState, up: &BTreeSet<NodeId>, current: &Membership) -> Target {
-    let candidates = candidates(state, up, current);
+    let all = candidates(state, up, current);
+    let staying: Vec<Candidate> = all.iter().filter(|it| !it.goes).cloned().collect();
+    let candidates = if count(&staying).is_some() { staying } else { all };
     let voters = match count(&candidates) {
         Some(count) if can_decide(state, up, current) => choose(candidates, count),
         _ => present_voters(current),
@@ -61,6 +69,9 @@ fn candidates(state: &SystemState, up: &BTreeSet<NodeId>, current: &Membership) 
         },
         is_up: up.contains(node),
         is_voter: current.voters.contains(&known.system_replica),
+        goes: known.standing == Standing::Leaving
+            && state.needs(*node).is_none()
+            && !planted(Planted::LeavesVoting),
     });
     // Nobody becomes a voter while down.
     all.filter(|candidate| candidate.is_up || candidate.is_voter).collect()

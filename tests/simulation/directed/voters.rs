@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use coterie::node::service::Node;
+use coterie::node::steering::RingChange;
 use coterie::protocol::planted::Planted;
 use coterie::protocol::system::SystemCommand;
 use coterie::protocol::system::keyspace::Mode;
 use coterie::protocol::system::limits::LimitsAsked;
+use coterie::protocol::system::voters::VOTERS_MAX;
 use coterie::types::Merge;
 
 use crate::cluster::{Cluster, Shape};
@@ -20,6 +23,14 @@ use crate::trace::Trace;
 /// Of five machines, two join later.
 const SHAPE: Shape = Shape { late: 2, ..crate::directed::SHAPE };
 const FOUNDERS: usize = 3;
+
+/// Of six machines, three join later.
+const GROWN: Shape = Shape { machines: 6, late: 3, ..crate::directed::SHAPE };
+
+const TRIES_MAX: usize = 120;
+
+/// How long partitions may take to arrive.
+const SETTLING_MAX: Duration = Duration::from_secs(120);
 
 /// Two nodes join that are heard and hear nothing. Then a voter dies, and the group must go on
 /// deciding with the other two.
@@ -38,6 +49,13 @@ async fn nodes_that_hear_nothing_do_not_vote() -> bool {
     assert!(wait_until(&cluster, Duration::from_secs(60), joined).await, "they are members");
     cluster.agenda.sleep(Duration::from_secs(20)).await;
     cluster.crash(FOUNDERS - 1, Survival::Everything);
+    let decided = decides(&cluster, &node).await;
+    cluster.end();
+    decided
+}
+
+/// Whether the system group decides something that a node asks of it.
+async fn decides(cluster: &Cluster, node: &Node) -> bool {
     let command = SystemCommand::CreateKeyspace {
         name: "late".to_owned(),
         mode: Mode::Quorum,
@@ -45,9 +63,49 @@ async fn nodes_that_hear_nothing_do_not_vote() -> bool {
         replication: None,
         limits: LimitsAsked::default(),
     };
-    let decided = insist(&cluster, || node.decide(command.clone())).await.is_ok();
+    insist(cluster, || node.decide(command.clone())).await.is_ok()
+}
+
+/// Three nodes join three, and come to be most of the voters as one of the first is away for a
+/// while. Then they leave, and those who stay must go on deciding.
+async fn voters_that_leave_give_their_votes_up_first() -> bool {
+    let cluster = Cluster::new(Arc::new(Trace::new(false)), GROWN, &Dice::new(1));
+    start_all(&cluster).await;
+    let node = cluster.session(0).expect("it runs").node;
+    let votes = async |machines: &[usize]| {
+        for _ in 0..TRIES_MAX {
+            if system_voters(&cluster).await.is_superset(&machines.iter().copied().collect()) {
+                return;
+            }
+            cluster.agenda.sleep(Duration::from_secs(1)).await;
+        }
+        panic!("{machines:?} never voted: {:?} do", system_voters(&cluster).await);
+    };
+    votes(&[0, 1, 2]).await;
+    let late = [FOUNDERS, FOUNDERS + 1, FOUNDERS + 2];
+    late.into_iter().for_each(|machine| cluster.start(machine));
+    while system_voters(&cluster).await.len() < VOTERS_MAX {
+        cluster.agenda.sleep(Duration::from_secs(1)).await;
+    }
+    cluster.crash(FOUNDERS - 1, Survival::Everything);
+    votes(&late).await;
+    cluster.start(FOUNDERS - 1);
+    assert!(wait_until(&cluster, SETTLING_MAX, || cluster.is_settled()).await, "it comes back");
+
+    let names = late.map(|machine| format!("n{machine}")).to_vec();
+    let leave = RingChange { leave: names, ..RingChange::default() };
+    insist(&cluster, || node.change_ring(&leave)).await.expect("they may leave");
+    late.into_iter().for_each(|machine| cluster.expect_to_leave(machine));
+    let gone = || late.into_iter().all(|machine| cluster.has_let_go(machine));
+    let left = wait_until(&cluster, SETTLING_MAX, gone).await;
+    let decided = decides(&cluster, &node).await;
     cluster.end();
-    decided
+    left && decided
+}
+
+#[test]
+fn whoever_leaves_takes_no_vote_along() {
+    tell(Planted::LeavesVoting, voters_that_leave_give_their_votes_up_first);
 }
 
 #[test]

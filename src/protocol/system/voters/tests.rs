@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::system::SystemCommand;
 use crate::protocol::system::samples::{Cluster, describe, nodes, remove};
 use crate::types::Incarnation;
 
@@ -79,6 +80,28 @@ fn a_removed_voter_goes_and_the_number_shrinks() {
     assert_eq!(target.voters, present_voters(&current), "the one that is left cannot decide");
     let target = choose_voters(&cluster.state, &nodes([1, 3]), &current);
     assert_eq!(voting_nodes(&target), nodes([3]), "the removed one still agrees to its going");
+}
+
+#[test]
+fn whoever_leaves_votes_no_more_once_nothing_keeps_it() {
+    let mut cluster = Cluster::sized(6);
+    let current = voting(&cluster, 2..=6);
+    let up = nodes(1..=6);
+    let leave = SystemCommand::Reshape {
+        join: BTreeSet::new(),
+        leave: nodes(4..=6),
+        replace: BTreeMap::new(),
+        expected_epoch: None,
+    };
+    cluster.apply(leave).unwrap();
+    let target = choose_voters(&cluster.state, &up, &current);
+    assert_eq!(voting_nodes(&target), nodes(2..=6), "partitions lie on those that leave");
+    cluster.settle();
+    let target = choose_voters(&cluster.state, &up, &current);
+    assert_eq!(voting_nodes(&target), nodes(1..=3));
+    assert_eq!(target.learners.len(), 3, "they hear of it");
+    let target = choose_voters(&cluster.state, &nodes(4..=6), &current);
+    assert_eq!(voting_nodes(&target), nodes(4..=6), "nobody else is there");
 }
 
 #[test]
