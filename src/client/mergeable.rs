@@ -73,8 +73,7 @@ impl UpdateSet {
     }
 
     /// Takes elements out, as far as they had been seen: when the [context](Self::context) was
-    /// read, or without one by the replica that takes the change. An addition that was not seen
-    /// stands.
+    /// read, or without one by a read quorum just before. An addition that was not seen stands.
     pub fn remove(mut self, elements: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.remove.extend(elements.into_iter().map(Into::into));
         self

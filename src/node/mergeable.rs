@@ -8,9 +8,9 @@ use crate::node::request::{
 };
 use crate::node::service::Node;
 use crate::node::strong::Target;
-use crate::protocol::version::counter;
 use crate::protocol::version::dvv::Siblings;
 use crate::protocol::version::merging::Change;
+use crate::protocol::version::{counter, set};
 use crate::types::Key;
 
 impl Node {
@@ -51,7 +51,7 @@ impl Node {
         let change = Change::Elements { added, removed };
         let outcome = self.change("a change of a set", key, change, &options).await;
         let outcome = outcome.map(|(row, receipt)| {
-            let size = row.len() as u64;
+            let size = set::elements(&row).len() as u64;
             SetUpdated { size, receipt }
         });
         self.finish(&self.metrics().update_set, began, outcome)

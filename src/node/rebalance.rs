@@ -28,6 +28,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How long the system group may take to take an order.
 const ORDER_TIME: Duration = Duration::from_secs(2);
 
+/// How long a node that nothing lies on waits for members to hear of that which seem to be alive.
+const NEWS_MAX: Duration = Duration::from_secs(60);
+
 /// Orders the steps of moves.
 pub(crate) struct Rebalance {
     pub(crate) own: NodeId,
@@ -49,8 +52,8 @@ pub(crate) struct Farewell {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    /// The first epoch in which nothing lay on the node.
-    unneeded: Option<Epoch>,
+    /// The first epoch in which nothing lay on the node, and when it was seen.
+    unneeded: Option<(Epoch, Moment)>,
     /// When all members had heard of that.
     heard_at: Option<Moment>,
 }
@@ -121,12 +124,13 @@ impl Rebalance {
             *progress = Progress::default();
             return false;
         }
-        let since = *progress.unneeded.get_or_insert(state.epoch());
-        let reports = self.members.reports();
-        if progress.heard_at.is_none() && reports.values().all(|it| !it.up || it.epoch >= since) {
-            progress.heard_at = Some(self.env.now());
+        let now = self.env.now();
+        let (since, seen_at) = *progress.unneeded.get_or_insert((state.epoch(), now));
+        let have_heard = || self.members.reports().values().all(|it| !it.up || it.epoch >= since);
+        if progress.heard_at.is_none() && (now >= seen_at + NEWS_MAX || have_heard()) {
+            progress.heard_at = Some(now);
         }
-        let is_over = |at| self.env.now() >= at + self.farewell.request_time;
+        let is_over = |at| now >= at + self.farewell.request_time;
         progress.heard_at.is_some_and(is_over) || planted(Planted::LeavesVoting)
     }
 

@@ -160,8 +160,8 @@ pub struct Incremented {
 pub struct SetUpdate {
     /// Elements that are in the set afterwards.
     pub add: BTreeSet<Bytes>,
-    /// Elements that are taken out, as far as they were seen: without a context, all that the owner
-    /// knows of that takes the change. One that is among both is in the set afterwards.
+    /// Elements that are taken out, as far as they were seen: without a context, by a read quorum
+    /// just before. One that is among both is in the set afterwards.
     pub remove: BTreeSet<Bytes>,
 }
 
@@ -407,6 +407,17 @@ impl RequestError {
     pub(crate) fn no_ttl(what: &str) -> RequestError {
         let problem = format!("belongs to a put; {what} does not expire");
         RequestError::Invalid { field: "ttl", problem }
+    }
+
+    /// The same of a write that had not begun to change anything.
+    #[must_use]
+    pub(crate) fn without_effect(mut self) -> RequestError {
+        if let RequestError::Timeout { outcome, .. } | RequestError::QuorumFailed { outcome, .. } =
+            &mut self
+        {
+            *outcome = Outcome::Failed;
+        }
+        self
     }
 
     /// What is known of the request's effect.

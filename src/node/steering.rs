@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 
 use crate::node::env::run_blocking;
+use crate::node::groups::system::DECISION_TIMEOUT;
 use crate::node::members::MemberError;
 use crate::node::request::RequestError;
 use crate::node::service::{Attached, Node};
@@ -161,16 +162,34 @@ impl Node {
         }
         let mut epoch = state.epoch();
         for command in commands {
-            // Whoever asks this node then how far it is sees the change.
-            let seen = |reply: &SystemReply, state: &SystemState| match reply {
-                SystemReply::Reshaped { epoch } | SystemReply::Removed { epoch } => {
-                    (state.epoch() >= *epoch).then_some(*epoch)
-                }
-                _ => Some(state.epoch()),
+            epoch = match attached.groups.system.propose(command).await? {
+                SystemReply::Reshaped { epoch } | SystemReply::Removed { epoch } => epoch,
+                _ => epoch,
             };
-            epoch = self.decide_here(command, None, seen).await?;
         }
+        self.hear_of(attached, epoch).await;
         Ok(epoch)
+    }
+
+    /// Waits for a while until this node has heard of a decision: whoever asks it then how far that
+    /// is sees it.
+    async fn hear_of(&self, attached: &Attached, epoch: Epoch) {
+        let mut states = attached.groups.gateway.follow_system();
+        let heard = async {
+            loop {
+                states.borrow_and_update();
+                let state = attached.groups.gateway.system();
+                if state.is_none_or(|state| state.epoch() >= epoch)
+                    || states.changed().await.is_err()
+                {
+                    return;
+                }
+            }
+        };
+        tokio::select! { biased;
+            () = heard => {}
+            () = self.local.env.sleep_until(self.local.env.now() + DECISION_TIMEOUT) => {}
+        }
     }
 
     /// A node that has just joined is ready once its place on the ring is filled, so that it is not

@@ -74,6 +74,9 @@ fn what_a_counter_cannot_do_is_refused_by_name() {
     add(node, &format!("&by={}", i64::MAX));
     let beyond = node.http("POST", "/v1/hits/home?op=increment", &[], b"").expect(409).json();
     assert_eq!((&beyond["code"], &beyond["outcome"]), (&json!("out_of_range"), &json!("failed")));
+    let path = "/v1/hits/home?op=increment";
+    let body = node.http("POST", path, &[], br#"{"by":5}"#).expect(400);
+    assert!(body.text().contains("by=5"), "{}", body.text());
     let put = node.http("PUT", "/v1/hits/home", &[], br#"{"value":"5"}"#).expect(400).json();
     assert!(put["error"].as_str().is_some_and(|it| it.contains("increment and delete")), "{put}");
     let other = node.http("POST", "/v1/default/k?op=increment", &[], b"").expect(400).json();

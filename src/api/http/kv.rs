@@ -97,7 +97,7 @@ async fn delete(node: &Node, parts: &Parts) -> Result<Response, HttpError> {
 
 async fn post(node: &Node, parts: &Parts, body: Body) -> Result<Response, HttpError> {
     match query::posted(&parts.uri)? {
-        Operation::Increment => mergeable::increment(node, parts).await,
+        Operation::Increment => mergeable::increment(node, parts, body).await,
         Operation::UpdateSet => mergeable::update_set(node, parts, body).await,
         _ => append(node, parts, body).await,
     }

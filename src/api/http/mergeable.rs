@@ -30,8 +30,15 @@ struct UpdateBody {
 ///
 /// # Errors
 /// What the request gets wrong, or what the node refuses.
-pub(super) async fn increment(node: &Node, parts: &Parts) -> Result<Response, HttpError> {
+pub(super) async fn increment(
+    node: &Node,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response, HttpError> {
     let Asked { name, key, options } = Asked::of(Operation::Increment, node, parts)?;
+    if !body::read(&parts.headers, body, node.limits()).await?.is_empty() {
+        return Err(invalid("body", "is not empty; an increment says by=5 in its query").into());
+    }
     let by = query::by(&parts.uri)?.unwrap_or(ONE);
     let done = node.increment(key.clone(), by, options).await;
     let done = done.map_err(|error| refused(node, &key, error))?;

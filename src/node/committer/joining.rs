@@ -133,7 +133,7 @@ pub(super) fn settle(
     joining: Vec<Joining>,
 ) -> Settled {
     if joining.is_empty() {
-        if records.iter().any(|record| matches!(record, LogRecord::DropPartition(..))) {
+        if records.iter().any(drops_what_was_joined) {
             pen.begin_new_life();
         }
         return Settled { records, partitions, ..Settled::default() };
@@ -191,13 +191,20 @@ enum Unusable {
     Broken(StoreError),
 }
 
+/// Whether rows go that lives have written into.
+fn drops_what_was_joined(record: &LogRecord) -> bool {
+    matches!(record, LogRecord::DropPartition(keyspace, _) if keyspace.merge().joins())
+}
+
 impl Under<'_> {
     fn note(&mut self, record: &LogRecord) {
         if let LogRecord::DropPartition(keyspace, partition) = record {
             let place = (*keyspace, *partition);
             self.rows.retain(|(at, _), _| *at != place);
             self.dropped.insert(place);
-            self.pen.begin_new_life();
+            if drops_what_was_joined(record) {
+                self.pen.begin_new_life();
+            }
         }
     }
 
@@ -315,7 +322,7 @@ fn minted(pen: &Pen, held: Option<&Record>, mint: Mint) -> Result<Record, Refusa
         }
     };
     // It has the event that was just written, so it is a row.
-    after.pruned(LIVES_MAX).to_record().ok_or(Refusal::Corrupt)
+    after.pruned(&row, LIVES_MAX).to_record().ok_or(Refusal::Corrupt)
 }
 
 #[cfg(test)]

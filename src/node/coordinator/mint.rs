@@ -114,7 +114,9 @@ impl Coordinator {
         time: (Moment, Moment),
     ) -> Result<(Option<Context>, Option<Row>), RequestError> {
         let options = RequestOptions { keyspace: options.keyspace.clone(), ..Default::default() };
-        let read = self.read_row((keyspace, key), context.clone(), &options, time).await?;
+        let read = self.read_row((keyspace, key), context.clone(), &options, time).await;
+        // Nothing was changed by then, whatever came of the read.
+        let read = read.map_err(RequestError::without_effect)?;
         let record = read.success.record;
         let row = record.as_ref().and_then(|record| Siblings::of_record(record).ok());
         let row = row.unwrap_or_default();

@@ -41,7 +41,8 @@ pub fn added(row: &Siblings, dot: Version, by: i64) -> Result<Siblings, OutOfRan
     let value = Bytes::copy_from_slice(&tally.to_be_bytes());
     let after =
         row.replaced([(dot, Some(value))], |it, _| is_own(it) && !planted(Planted::TallyStays));
-    let is_within = i64::try_from(total(&after)).is_ok();
+    let (before, total) = (total(row), total(&after));
+    let is_within = i64::try_from(total).is_ok() || total.abs() < before.abs();
     is_within.then_some(after).ok_or(OutOfRange)
 }
 
@@ -94,7 +95,10 @@ mod tests {
         assert_eq!(added(&most, dot(2, 2), 1), Err(OutOfRange), "nor by another life");
         assert_eq!(total(&add(&most, (2, 2), i64::MIN)), -1);
         let other = add(&Siblings::default(), (1, 2), 1);
-        assert_eq!(total(&most.joined(&other)), i128::from(i64::MAX) + 1);
+        let beyond = most.joined(&add(&other, (2, 2), 5));
+        assert_eq!(total(&beyond), i128::from(i64::MAX) + 6, "each counted within the range");
+        assert_eq!(added(&beyond, dot(3, 1), 0), Err(OutOfRange));
+        assert_eq!(total(&add(&beyond, (3, 1), -1)), i128::from(i64::MAX) + 5, "it may come back");
     }
 
     proptest! {

@@ -273,10 +273,12 @@ impl Siblings {
     /// The same without lives that wrote none of its siblings, of which it forgets the longest
     /// silent ones until no more than `lives_max` are left. Only for a row that has just been
     /// written to: the new stamp, whose life always stays, puts what was forgotten above what still
-    /// knows it.
+    /// knows it. What that write has covered of the row before is not forgotten with it, or other
+    /// replicas would never hear that it was covered.
     #[must_use]
-    pub fn pruned(mut self, lives_max: usize) -> Siblings {
-        let speaking: BTreeSet<Incarnation> = self.values.keys().map(|(_, life)| *life).collect();
+    pub fn pruned(mut self, before: &Siblings, lives_max: usize) -> Siblings {
+        let values = self.values.keys().chain(before.values.keys());
+        let speaking: BTreeSet<Incarnation> = values.map(|(_, life)| *life).collect();
         let latest = self.latest();
         let may_go = |(life, seen): &(&Incarnation, &Timestamp)| {
             !speaking.contains(life) && Some(**seen) < latest

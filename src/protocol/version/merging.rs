@@ -88,7 +88,7 @@ impl Reading {
                 Reading { value, siblings, elements: Vec::new() }
             }
             Merge::Counter => {
-                let is_there = !row.is_empty();
+                let is_there = row.values().next().is_some();
                 let value = is_there.then(|| Bytes::from(counter::total(row).to_string()));
                 Reading { value, ..Reading::default() }
             }

@@ -158,7 +158,7 @@ proptest! {
         let dot = Version { timestamp: Timestamp(stamps + 1), incarnation: Incarnation(1) };
         let context = Context::default();
         let whole = rows[0].written(dot, None, &context).expect("few siblings");
-        let pruned = whole.clone().pruned(lives_max);
+        let pruned = whole.clone().pruned(&rows[0], lives_max);
         prop_assert!(pruned.version() > rows[0].version(), "it is above what it was made of");
         for other in &rows {
             let joined = pruned.joined(other);
@@ -176,6 +176,17 @@ proptest! {
             prop_assert!(both == informed || both.version() > informed.version());
             prop_assert!(both == joined || both.version() > joined.version());
         }
+    }
+
+    /// What a write covers stays covered, however many lives it silences.
+    #[test]
+    fn pruning_forgets_nothing_that_was_just_covered(steps in steps(), lives_max in 0usize..3) {
+        let World { rows, stamps, .. } = world(steps);
+        let dot = Version { timestamp: Timestamp(stamps + 1), incarnation: Incarnation(99) };
+        let known = rows[0].joined(&rows[1]);
+        let gone = known.written(dot, None, &known.context()).expect("a delete");
+        let pruned = gone.pruned(&known, lives_max);
+        prop_assert_eq!(known.joined(&pruned).len(), 0);
     }
 
     #[test]

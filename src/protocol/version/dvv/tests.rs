@@ -60,7 +60,7 @@ fn a_context_is_reached_by_rows_that_have_heard_of_all_of_it() {
     let mut many = one.clone();
     for life in 2..60 {
         let context = many.context();
-        many = written(&many, (life, life), "b", &context).pruned(LIVES_MAX);
+        many = written(&many, (life, life), "b", &context).pruned(&many, LIVES_MAX);
     }
     assert_eq!(many.heard_of(Incarnation(1)), None, "it was forgotten");
     assert!(one.context().is_reached_by(&many), "which is no reason to fail");
@@ -114,7 +114,7 @@ fn a_forgotten_life_may_bring_a_covered_value_back() {
     let new = written(&old, (2, 2), "b", &old.context());
     let next = written(&new, (3, 2), "c", &new.context());
     assert_eq!(texts(&next.joined(&old)), ["c"]);
-    assert_eq!(texts(&next.pruned(1).joined(&old)), ["a", "c"]);
+    assert_eq!(texts(&next.pruned(&new, 1).joined(&old)), ["a", "c"]);
 }
 
 #[test]
