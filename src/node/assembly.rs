@@ -239,12 +239,9 @@ impl Node {
     }
 
     fn gate(&self, topology: &Arc<TopologyCell>) -> Arc<Gate> {
-        Arc::new(Gate {
-            own: self.identity().node_id(),
-            topology: Arc::clone(topology),
-            replica: Arc::clone(&self.local.replica),
-            fence: Arc::new(Fence::new(&self.local, self.config.anti_entropy.reap_after)),
-        })
+        let (own, local) = (self.identity().node_id(), &self.local);
+        let fence = Fence::new(local, self.config.anti_entropy.reap_after);
+        Arc::new(Gate::new(own, topology, local, fence, &self.tasks))
     }
 
     fn pages(&self, transport: &Arc<dyn Transport>) -> Arc<Pages> {
@@ -299,7 +296,8 @@ impl Node {
         handoff: &Arc<HintedHandoff>,
     ) -> Arc<Coordinator> {
         let local = &self.local;
-        Arc::new(Coordinator {
+        Arc::new_cyclic(|me| Coordinator {
+            me: Weak::clone(me),
             own: self.identity().node_id(),
             incarnation,
             env: Arc::clone(&local.env),

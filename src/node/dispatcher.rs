@@ -17,13 +17,13 @@ use crate::node::lists::Lists;
 use crate::node::members::Members;
 use crate::node::pages::Pages;
 use crate::node::refill::Refill;
-use crate::node::replica::Replica;
+use crate::node::replica::{Lookup, Replica};
 use crate::node::scans::Scans;
 use crate::node::tasks::Stop;
 use crate::node::topology::{Topology, TopologyCell};
 use crate::node::transfers::Transfers;
 use crate::protocol::message::{
-    Class, Forward, ForwardRefusal, ForwardReply, Message, Mint, MintReply, Read, ReadReply,
+    Class, Forward, ForwardRefusal, ForwardReply, Found, Message, Mint, MintReply, Read, ReadReply,
     Refusal, RequestId, Write, WriteReply,
 };
 use crate::types::{NodeId, PartitionId, Record, Version};
@@ -201,8 +201,7 @@ impl Recipients {
             Message::Write(write) => self.acknowledge(from, write.request, unheard),
             Message::Mint(mint) => self.tell_minted(from, mint.request, Err(Refusal::NotServing)),
             Message::Read(Read { request, .. }) => {
-                let outcome = Err(Refusal::NotServing);
-                self.reply(from, Class::Client, Message::ReadReply(ReadReply { request, outcome }));
+                answering(&self.transport, from, request)(Err(Refusal::NotServing));
             }
             _ => {}
         }
@@ -285,19 +284,23 @@ impl Recipients {
         let topology = self.topology.load();
         let partition = topology.ring.partition_of(&read.key);
         let Read { keyspace, epoch, want, .. } = read;
+        let lookup = Lookup { keyspace, partition, key: read.key.clone(), want, epoch };
         let outcome = match topology.check_keyspace(keyspace) {
             Err(Refusal::NotServing) => Err(Turned::Early),
             Err(refusal) => Err(Turned::Away(refusal)),
             Ok(()) if read.time_left.is_zero() => Err(Turned::Away(Refusal::Expired)),
-            Ok(()) => self.gate.read(keyspace, partition, &read.key, epoch, want),
+            Ok(()) => self.gate.read(&lookup),
         };
-        let outcome = match outcome {
-            Err(Turned::Early) => return self.on_early(from, &topology, Message::Read(read)),
-            Err(Turned::Away(refusal)) => Err(refusal),
-            Ok(found) => Ok(found),
-        };
-        let reply = ReadReply { request: read.request, outcome };
-        self.reply(from, Class::Client, Message::ReadReply(reply));
+        let tell = answering(&self.transport, from, read.request);
+        match outcome {
+            Err(Turned::Early) => self.on_early(from, &topology, Message::Read(read)),
+            Err(Turned::Away(refusal)) => tell(Err(refusal)),
+            Ok(Some(found)) => tell(Ok(found)),
+            Ok(None) => {
+                let then = move |outcome: Result<_, Turned>| tell(outcome.map_err(Turned::refusal));
+                self.gate.read_behind(lookup, then);
+            }
+        }
     }
 
     fn acknowledge(
@@ -310,10 +313,27 @@ impl Recipients {
     }
 
     fn reply(&self, peer: NodeId, class: Class, message: Message) {
-        // A reply that cannot be sent is a lost message: its request runs into its deadline.
-        if let Err(error) = self.transport.send(peer, class, message) {
-            tracing::debug!(%error, "a reply was not sent");
-        }
+        send(&*self.transport, peer, class, message);
+    }
+}
+
+/// Tells a peer what was found for it.
+fn answering(
+    transport: &Arc<dyn Transport>,
+    peer: NodeId,
+    request: RequestId,
+) -> impl FnOnce(Result<Found, Refusal>) + Send + use<> {
+    let transport = Arc::clone(transport);
+    move |outcome| {
+        let reply = Message::ReadReply(ReadReply { request, outcome });
+        send(&*transport, peer, Class::Client, reply);
+    }
+}
+
+fn send(transport: &dyn Transport, peer: NodeId, class: Class, message: Message) {
+    // A reply that cannot be sent is a lost message: its request runs into its deadline.
+    if let Err(error) = transport.send(peer, class, message) {
+        tracing::debug!(%error, "a reply was not sent");
     }
 }
 

@@ -8,12 +8,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::node::committer::{Mint, ReplyTo};
 use crate::node::coordinator::Owner;
+use crate::node::env::{Env, run_blocking};
+use crate::node::local::Local;
 use crate::node::reaping::Fence;
-use crate::node::replica::Replica;
+use crate::node::replica::{Lookup, Replica};
+use crate::node::tasks::Tasks;
 use crate::node::topology::{Access, Admission, Topology, TopologyCell};
-use crate::protocol::message::{Class, Found, List, Refusal, Want};
+use crate::protocol::message::{Class, Found, List, Refusal};
 use crate::protocol::planted::{Planted, planted};
 use crate::protocol::reaping::ReapFloor;
 use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Record, Row};
@@ -27,15 +32,45 @@ pub(crate) enum Turned {
     Away(Refusal),
 }
 
+/// Reads that wait for the disk at the same time. Commits of the log need threads beside them.
+const READS_ASIDE_MAX: usize = 64;
+
+/// Where reads wait for the disk.
+struct Aside {
+    env: Arc<dyn Env>,
+    tasks: Arc<Tasks>,
+    places: Semaphore,
+}
+
 /// Lets requests through to this node's rows.
 pub(crate) struct Gate {
     pub(crate) own: NodeId,
     pub(crate) topology: Arc<TopologyCell>,
     pub(crate) replica: Arc<Replica>,
     pub(crate) fence: Arc<Fence>,
+    aside: Aside,
 }
 
 impl Gate {
+    /// The way to the rows of a node.
+    pub(crate) fn new(
+        own: NodeId,
+        topology: &Arc<TopologyCell>,
+        local: &Local,
+        fence: Fence,
+        tasks: &Arc<Tasks>,
+    ) -> Gate {
+        let places = Semaphore::new(READS_ASIDE_MAX);
+        let (env, tasks) = (Arc::clone(&local.env), Arc::clone(tasks));
+        Gate {
+            own,
+            topology: Arc::clone(topology),
+            replica: Arc::clone(&local.replica),
+            fence: Arc::new(fence),
+            aside: Aside { env, tasks, places },
+        }
+    }
+
     /// Queues a row for the log, if this node owns it by the ring; `reply_to` hears what becomes
     /// of it.
     pub(crate) fn write(
@@ -109,19 +144,43 @@ impl Gate {
         record.version.timestamp <= floor && !planted(Planted::HintsPassTheFloor)
     }
 
-    /// What this node holds for a key, if it answers for it by the ring.
-    pub(crate) fn read(
-        &self,
-        keyspace: KeyspaceId,
-        partition: PartitionId,
-        key: &Key,
-        epoch: Epoch,
-        want: Want,
-    ) -> Result<Found, Turned> {
-        let rows = (keyspace, partition);
-        let admitted = |it: &Topology| it.admits(self.own, Access::Read, rows, epoch);
-        judge(self.topology.with(admitted))?;
-        self.replica.read(keyspace, partition, key, want).map_err(Turned::Away)
+    /// What this node holds for a key, if it answers for it by the ring; `None` where finding it
+    /// may wait for the disk: then [`Gate::read_aside`] does.
+    pub(crate) fn read(&self, lookup: &Lookup) -> Result<Option<Found>, Turned> {
+        self.judge_read(lookup)?;
+        self.replica.read_at_once(lookup).map_err(Turned::Away)
+    }
+
+    /// The same, however long it takes, off the threads that serve.
+    pub(crate) async fn read_aside(self: &Arc<Self>, lookup: Lookup) -> Result<Found, Turned> {
+        // The semaphore is never closed.
+        let _place = self.aside.places.acquire().await;
+        let gate = Arc::clone(self);
+        run_blocking(&*self.aside.env, move || {
+            gate.judge_read(&lookup)?;
+            let found = gate.replica.read(&lookup).map_err(Turned::Away)?;
+            // The rows may have gone to others meanwhile, and from here.
+            gate.judge_read(&lookup)?;
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Reads aside, and hands on what is found.
+    pub(crate) fn read_behind(
+        self: &Arc<Self>,
+        lookup: Lookup,
+        then: impl FnOnce(Result<Found, Turned>) + Send + 'static,
+    ) {
+        self.replica.metrics.reads_aside.inc();
+        let gate = Arc::clone(self);
+        self.aside.tasks.spawn(async move { then(gate.read_aside(lookup).await) });
+    }
+
+    fn judge_read(&self, lookup: &Lookup) -> Result<(), Turned> {
+        let rows = (lookup.keyspace, lookup.partition);
+        let admitted = |it: &Topology| it.admits(self.own, Access::Read, rows, lookup.epoch);
+        judge(self.topology.with(admitted))
     }
 }
 

@@ -109,6 +109,7 @@ impl Node {
             return Err(RequestError::TooLarge { limit, max: key_bytes_max, got });
         }
         let _place = attached.lists.admit()?;
+        self.hear_of_keyspace(attached, options).await;
         let target = Target::of(options, &attached.groups)?;
         let keyspace = target.keyspace();
         let partitions = attached.topology.load().ring.partitions();

@@ -26,6 +26,7 @@ mod lists;
 pub mod local;
 mod members;
 mod mergeable;
+mod naming;
 mod pages;
 mod reaping;
 mod rebalance;

@@ -17,7 +17,7 @@ use crate::protocol::message::{
 };
 use crate::storage::store::{Pass, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::types::{Key, KeyspaceId, PartitionId, Row};
+use crate::types::{Epoch, Key, KeyspaceId, PartitionId, Record, Row};
 
 /// The most bytes of one page of a scan, whatever was asked.
 const SCAN_PAGE_BYTES_MAX: usize = 1 << 20;
@@ -31,6 +31,17 @@ pub(crate) struct Replica {
     pub(crate) admission: Arc<Admission>,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
+}
+
+/// A row of this node that is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Lookup {
+    pub(crate) keyspace: KeyspaceId,
+    pub(crate) partition: PartitionId,
+    pub(crate) key: Key,
+    pub(crate) want: Want,
+    /// The version of the ring by which this node was asked.
+    pub(crate) epoch: Epoch,
 }
 
 impl Replica {
@@ -87,21 +98,29 @@ impl Replica {
         })
     }
 
-    /// What this node holds for a key.
-    pub(crate) fn read(
-        &self,
-        keyspace: KeyspaceId,
-        partition: PartitionId,
-        key: &Key,
-        want: Want,
-    ) -> Result<Found, Refusal> {
-        self.check_keyspace(keyspace)?;
-        let record = self.store.read(keyspace, partition, key).map_err(|e| self.refuse(&e))?;
+    /// What this node holds for a key. May block on the disk.
+    pub(crate) fn read(&self, lookup: &Lookup) -> Result<Found, Refusal> {
+        let Lookup { keyspace, partition, key, .. } = lookup;
+        self.check_keyspace(*keyspace)?;
+        let record = self.store.read(*keyspace, *partition, key).map_err(|e| self.refuse(&e))?;
+        Ok(self.found(record, lookup.want))
+    }
+
+    /// The same where it need not wait for the disk's sync; `None` where it may have to.
+    pub(crate) fn read_at_once(&self, lookup: &Lookup) -> Result<Option<Found>, Refusal> {
+        let Lookup { keyspace, partition, key, .. } = lookup;
+        self.check_keyspace(*keyspace)?;
+        let read = self.store.read_at_once(*keyspace, *partition, key);
+        let record = read.map_err(|error| self.refuse(&error))?;
+        Ok(record.map(|record| self.found(record, lookup.want)))
+    }
+
+    fn found(&self, record: Option<Record>, want: Want) -> Found {
         let holding = record.map(|record| match want {
             Want::Value => Holding::Record(record),
             Want::Version => Holding::Version(record.version),
         });
-        Ok(Found { holding, complete: self.is_complete() })
+        Found { holding, complete: self.is_complete() }
     }
 
     /// False while this node may lack rows that it should have.

@@ -244,11 +244,34 @@ impl Node {
                     node_id: *node,
                     name: known.member.name.clone(),
                     standing: known.standing.name(),
-                    holds: state.needs(*node).unwrap_or_default(),
+                    holds: held(attached, &state, *node),
                 })
                 .collect(),
             bytes_taken_over: self.metrics().transfer_bytes.get(),
         })
+    }
+}
+
+/// What a member still has that keeps it from going, as far as this node knows.
+fn held(attached: &Attached, state: &SystemState, node: NodeId) -> String {
+    let standing = state.members().get(&node).map(|known| known.standing);
+    match state.needs(node) {
+        Some(needed) => needed,
+        None if standing != Some(Standing::Leaving) => String::new(),
+        None => farewell(attached, state.epoch()),
+    }
+}
+
+/// Why a member that nothing lies on has not gone yet.
+fn farewell(attached: &Attached, epoch: Epoch) -> String {
+    let set = attached.members.set();
+    let name = |node| set.get(node).map_or_else(|| node.to_string(), |it| it.name.clone());
+    let reports = attached.members.reports();
+    let unheard = reports.into_iter().filter(|(_, it)| it.up && it.epoch < epoch);
+    let unheard: Vec<String> = unheard.map(|(node, _)| name(node)).collect();
+    match unheard.is_empty() {
+        true => "hints to deliver, a vote of the system group, or requests under way".to_owned(),
+        false => format!("{} have not heard that nothing lies on it", unheard.join(", ")),
     }
 }
 

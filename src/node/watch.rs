@@ -170,6 +170,7 @@ impl Node {
     ) -> Result<Watch, RequestError> {
         let attached = self.attached()?;
         self.check_selection(&request.selection)?;
+        self.hear_of_keyspace(attached, options).await;
         let keyspace = match Target::of(options, &attached.groups)? {
             Target::Strong(keyspace) => keyspace,
             Target::Quorum(_) => {

@@ -110,6 +110,10 @@ pub trait Engine: Send + Sync {
         key: &Key,
     ) -> Result<Option<Bytes>, EngineError>;
 
+    /// Whether [`Engine::get`] may wait until changes are durable that were applied a moment ago,
+    /// by whichever caller.
+    fn may_wait(&self) -> bool;
+
     /// Rows of a partition above `after`, in key order, at most `rows_max` (at least one).
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -41,13 +41,15 @@ pub struct MemoryEngine {
     disk: Arc<MemoryDisk>,
     image: RwLock<Image>,
     checkpoints: AtomicU64,
+    unsettled: AtomicBool,
 }
 
 impl MemoryEngine {
     /// An engine that holds what the disk does.
     pub fn open(disk: Arc<MemoryDisk>) -> Self {
         let image = RwLock::new(disk.durable.lock().clone());
-        MemoryEngine { disk, image, checkpoints: AtomicU64::new(0) }
+        let (checkpoints, unsettled) = (AtomicU64::new(0), AtomicBool::new(false));
+        MemoryEngine { disk, image, checkpoints, unsettled }
     }
 }
 
@@ -68,6 +70,7 @@ impl Engine for MemoryEngine {
 
     fn apply(&self, batch: &[Change], last_lsn: Lsn) -> Result<(), EngineError> {
         let mut image = self.image.write();
+        self.unsettled.store(true, Ordering::Relaxed);
         for change in batch {
             image.change(change)?;
         }
@@ -88,6 +91,11 @@ impl Engine for MemoryEngine {
         let image = self.image.read();
         let rows = image.partition(keyspace, partition)?;
         Ok(rows.and_then(|rows| rows.get(key).cloned()))
+    }
+
+    /// It never waits, and says when an engine on files might.
+    fn may_wait(&self) -> bool {
+        self.unsettled.load(Ordering::Relaxed)
     }
 
     fn scan(
@@ -115,6 +123,7 @@ impl Engine for MemoryEngine {
         rows_max: usize,
     ) -> Result<bool, EngineError> {
         let mut image = self.image.write();
+        self.unsettled.store(true, Ordering::Relaxed);
         let partitions = image.keyspace_mut(keyspace)?;
         let Some(rows) = partitions.get_mut(&partition).map(Arc::make_mut) else {
             return Ok(true);
@@ -126,7 +135,9 @@ impl Engine for MemoryEngine {
     }
 
     fn checkpoint(&self) -> Result<(), EngineError> {
-        *self.disk.durable.lock() = self.image.read().clone();
+        let image = self.image.read();
+        *self.disk.durable.lock() = image.clone();
+        self.unsettled.store(false, Ordering::Relaxed);
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -193,6 +193,25 @@ impl Store {
         Ok(found.filter(|record| !self.is_reaped((keyspace, partition), record)))
     }
 
+    /// The same where it can be told at once; `None` where telling it may wait for the disk's sync.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn read_at_once(
+        &self,
+        keyspace: KeyspaceId,
+        partition: PartitionId,
+        key: &Key,
+    ) -> Result<Option<Option<Record>>, StoreError> {
+        if self.engine.may_wait() {
+            let is_known = |seen| matches!(seen, Seen::Gone | Seen::Decisive(_));
+            if !is_known(self.tables.read().look_up(keyspace, partition, key)) {
+                return Ok(None);
+            }
+        }
+        self.read(keyspace, partition, key).map(Some)
+    }
+
     /// The record of a key as far as it lies in memory, whatever the engine has.
     pub fn in_memory(&self, place: (KeyspaceId, PartitionId), key: &Key) -> Option<Record> {
         let found = match self.tables.read().look_up(place.0, place.1, key) {

@@ -166,6 +166,23 @@ mod tests {
     }
 
     #[test]
+    fn a_keyspace_is_found_at_once_by_nodes_that_have_not_heard_of_it() {
+        on_three_machines(|cluster| async move {
+            start(&cluster, 0..3).await;
+            create(&cluster, SECOND).await;
+            let has_heard = |machine: &usize| {
+                let state = cluster.session(*machine).unwrap().node.system().unwrap();
+                state.keyspace_named(&name(SECOND)).is_some()
+            };
+            let deaf: Vec<usize> = (0..3).filter(|machine| !has_heard(machine)).collect();
+            assert!(!deaf.is_empty(), "all had heard already");
+            for machine in deaf {
+                put(&cluster, machine, 0).await;
+            }
+        });
+    }
+
+    #[test]
     fn a_dropped_keyspace_is_gone_everywhere_and_a_new_one_of_its_name_is_empty() {
         on_three_machines(|cluster| async move {
             start(&cluster, 0..3).await;

@@ -176,7 +176,8 @@ fn of_ring(dice: &Dice) -> Scenario {
     // Three nodes must be left, and of each row one more copy than is lost. The founder's address
     // is what others join by.
     let mut burning = dice.fork("burning");
-    if founding > 3 && leaving == 0 && factor == 3 && burning.chance(500) {
+    let burns = founding > 3 && leaving == 0 && factor == 3 && burning.chance(500);
+    if burns {
         let machine = 1 + burning.index(founding - 1);
         let begins = Moment(burning.between(300, phase_ms * 2 / 3) * 1000);
         let burns = Planned { begins, ends: begins, fault: Fault::Burn { machine } };
@@ -189,5 +190,23 @@ fn of_ring(dice: &Dice) -> Scenario {
     let wal_segment_bytes = 64 * 1024;
     let shape =
         Shape { machines, late, replication, partitions, groups, wal_segment_bytes, mending };
-    Scenario { shape, workload, plan, strong: None }
+    let repeats = plan.iter().any(|planned| planned.fault.repeats_messages());
+    let strong = beside(&dice, (think_ms_max, repeats)).filter(|_| factor == 3 && !burns);
+    Scenario { shape, workload, plan, strong }
+}
+
+/// A strong keyspace beside the leaderless ones, in some runs. Drawn apart from all else, so that
+/// the others are as they were before there were any.
+fn beside(dice: &Dice, (think_ms_max, repeats): (u64, bool)) -> Option<StrongPart> {
+    let mut dice = dice.fork("strong beside");
+    let workload = StrongWorkload {
+        clients: usize::try_from(dice.between(1, 3)).expect("few clients"),
+        commands_per_client: usize::try_from(dice.between(20, 60)).expect("few commands"),
+        keys: Keys::draw(&mut dice),
+        think_ms_max: think_ms_max * 2,
+        // A proposal that arrives twice is executed twice, unless its session tells.
+        sessions_per_mille: if repeats { 1000 } else { dice.pick(&[0, 500, 900]) },
+    };
+    let looks_every = Duration::from_millis(dice.pick(&[200, 1000]));
+    dice.chance(400).then_some(StrongPart { workload, looks_every })
 }

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use crate::node::anti_entropy::{AntiEntropy, Broken};
 use crate::node::committer::ReplyTo;
 use crate::node::errands::Reply;
+use crate::node::replica::Lookup;
 use crate::protocol::exchange::schedule::Pair;
 use crate::protocol::exchange::{Misfit, Repairs};
 use crate::protocol::message::{Class, Found, Holding, Message, Read, Refusal, Want, Write};
@@ -74,7 +75,8 @@ impl AntiEntropy {
         let Pair { keyspace, partition, peer } = pair;
         let mut errands = Vec::with_capacity(keys.len());
         for key in keys {
-            let found = self.gate.read(keyspace, partition, key, epoch, Want::Value);
+            let lookup = Lookup { keyspace, partition, key: key.clone(), want: Want::Value, epoch };
+            let found = self.gate.read_aside(lookup).await;
             let Some(record) = record(found.map_err(|turned| turned.refusal())?) else { continue };
             let row = Row { keyspace, key: key.clone(), record };
             self.pay(&row);

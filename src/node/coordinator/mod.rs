@@ -15,7 +15,7 @@ mod read;
 mod write;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -102,6 +102,8 @@ impl Owner {
 
 /// Coordinates reads and writes.
 pub(crate) struct Coordinator {
+    /// For what comes back to it.
+    pub(crate) me: Weak<Coordinator>,
     pub(crate) own: NodeId,
     pub(crate) incarnation: Incarnation,
     pub(crate) env: Arc<dyn Env>,

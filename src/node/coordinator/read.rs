@@ -1,5 +1,6 @@
 //! One read: ask R replicas, merge, repair the stale, hedge the slow.
 
+use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -9,6 +10,7 @@ use crate::node::committer::ReplyTo;
 use crate::node::coordinator::write::stopped;
 use crate::node::coordinator::{Coordinator, Owner, placement};
 use crate::node::gate::Turned;
+use crate::node::replica::Lookup;
 use crate::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions};
 use crate::node::topology::{Placement, Topology};
 use crate::protocol::message::{Class, Found, Message, Read, Refusal, Want, Write};
@@ -31,6 +33,13 @@ struct Subject {
     epoch: Epoch,
     started: Moment,
     deadline: Moment,
+}
+
+impl Subject {
+    fn lookup(&self, want: Want) -> Lookup {
+        let Subject { keyspace, partition, epoch, .. } = *self;
+        Lookup { keyspace, partition, key: self.key.clone(), want, epoch }
+    }
 }
 
 /// A read in flight.
@@ -195,8 +204,10 @@ impl Coordinator {
         while let Some(effect) = core.poll() {
             match effect {
                 ReadEffect::Ask { to, want } if to == self.own => {
-                    let outcome = self.read_here(&subject, want);
-                    hear(&mut core, to, outcome, subject.started);
+                    match self.read_here(&subject, want) {
+                        Some(outcome) => hear(&mut core, to, outcome, subject.started),
+                        None => orders.push(Order::Ask { to, want }),
+                    }
                 }
                 effect => answered = sort_effect(effect, &mut orders).or(answered),
             }
@@ -320,10 +331,10 @@ impl Coordinator {
 
     fn carry_out_read(&self, number: u64, subject: &Subject, order: Order) {
         match order {
-            Order::Ask { to, want } if to == self.own => {
-                let outcome = self.read_here(subject, want);
-                self.step_read(number, |core, now| hear(core, to, outcome, now));
-            }
+            Order::Ask { to, want } if to == self.own => match self.read_here(subject, want) {
+                Some(outcome) => self.on_found_here(number, outcome),
+                None => self.read_behind(number, subject, want),
+            },
             Order::Ask { to, want } => self.ask(number, subject, to, want),
             Order::Repair { to, record, awaited } => {
                 self.repair(number, subject, to, record, awaited);
@@ -331,10 +342,22 @@ impl Coordinator {
         }
     }
 
-    fn read_here(&self, subject: &Subject, want: Want) -> Result<Found, Refusal> {
-        let Subject { keyspace, partition, key, epoch, .. } = subject;
-        let found = self.gate.read(*keyspace, *partition, key, *epoch, want);
-        found.map_err(Turned::refusal)
+    /// What this node itself holds; `None` where it may have to wait for the disk.
+    fn read_here(&self, subject: &Subject, want: Want) -> Option<Result<Found, Refusal>> {
+        self.gate.read(&subject.lookup(want)).map_err(Turned::refusal).transpose()
+    }
+
+    fn read_behind(&self, number: u64, subject: &Subject, want: Want) {
+        let me = Weak::clone(&self.me);
+        self.gate.read_behind(subject.lookup(want), move |outcome| {
+            if let Some(me) = me.upgrade() {
+                me.on_found_here(number, outcome.map_err(Turned::refusal));
+            }
+        });
+    }
+
+    fn on_found_here(&self, number: u64, outcome: Result<Found, Refusal>) {
+        self.step_read(number, |core, now| hear(core, self.own, outcome, now));
     }
 
     fn ask(&self, number: u64, subject: &Subject, to: NodeId, want: Want) {

@@ -93,7 +93,7 @@ pub(crate) fn begin(
         topology: Arc::clone(topology),
         forwards: Pending::new(env.random()),
     });
-    let system = Arc::new(SystemClient { env: Arc::clone(&env), client: Arc::clone(&client) });
+    let system = Arc::new(SystemClient::new(Arc::clone(&env), Arc::clone(&client)));
     let seams = Seams {
         own,
         incarnation: local.identity.incarnation(),

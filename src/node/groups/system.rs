@@ -1,25 +1,52 @@
-//! Asks the system group for a change of the cluster's facts.
+//! Asks the system group for a change of the cluster's facts, and what they are.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::node::env::Env;
 use crate::node::groups::client::{AskError, GroupClient, not_begun};
+use crate::node::groups::machine::SystemMachine;
 use crate::node::request::RequestError;
+use crate::protocol::consistency::Consistency;
 use crate::protocol::message::{Ask, Told};
-use crate::protocol::system::{SystemCommand, SystemRefusal, SystemReply, SystemRequest};
-use crate::types::GroupId;
+use crate::protocol::system::{
+    SystemCommand, SystemRefusal, SystemReply, SystemRequest, SystemState,
+};
+use crate::types::{GroupId, KeyspaceId, Moment};
 
 /// How long the system group is given to decide.
 pub(crate) const DECISION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Proposes commands of the system group.
+/// Questions that a node asks at once: each costs the leader a round of messages.
+const QUESTIONS_AT_ONCE_MAX: usize = 8;
+
+/// Proposes commands of the system group, and asks what it has decided.
 pub(crate) struct SystemClient {
-    pub(crate) env: Arc<dyn Env>,
-    pub(crate) client: Arc<GroupClient>,
+    env: Arc<dyn Env>,
+    client: Arc<GroupClient>,
+    questions: Semaphore,
 }
 
 impl SystemClient {
+    /// Whose requests go by this client of groups.
+    pub(crate) fn new(env: Arc<dyn Env>, client: Arc<GroupClient>) -> SystemClient {
+        SystemClient { env, client, questions: Semaphore::new(QUESTIONS_AT_ONCE_MAX) }
+    }
+
+    /// What the group had decided at some moment since the call, whatever this node has heard;
+    /// `None` where nobody says so in time.
+    pub(crate) async fn decided(&self, deadline: Moment) -> Option<SystemState> {
+        // Who finds no room waits for it; the semaphore is never closed.
+        let _question = self.questions.acquire().await.ok()?;
+        let (keyspace, key) = (KeyspaceId::GROUP, SystemMachine::state_key());
+        let ask = Ask::Read { keyspace, key, consistency: Consistency::Linearizable };
+        let answered = self.client.ask(GroupId::SYSTEM, ask, deadline, true).await;
+        let Told::Read { record, .. } = answered.ok()?.told else { return None };
+        SystemMachine::read_state(record.as_ref()).ok()?
+    }
+
     /// Has a command decided. A repetition is recognised by the number that it bears.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::node::committer::{Committed, Completions, ReplyTo, Submission};
 use crate::node::env::Machine;
+use crate::node::replica::Lookup;
 use crate::node::tasks::Tasks;
 use crate::protocol::message::{Class, Found, Refusal, RequestId, Scan, ScanPage, Want};
 use crate::protocol::raft::entry::{Entry, HardState, LogPosition, LogStart, Payload};
@@ -14,7 +15,7 @@ use crate::storage::files::testing::MemoryFiles;
 use crate::storage::group_log::StoredLog;
 use crate::storage::memory::{MemoryDisk, MemoryEngine};
 use crate::storage::wal::GroupRecord;
-use crate::types::{GroupId, Key, LogIndex, Record, ReplicaId, Term, Version};
+use crate::types::{Epoch, GroupId, Key, LogIndex, Record, ReplicaId, Term, Version};
 
 const GROUP: GroupId = GroupId(3);
 const REPLICA: ReplicaId = ReplicaId(30);
@@ -173,7 +174,9 @@ impl Bench {
 
     fn read(&self, keyspace: u32) -> Result<Found, Refusal> {
         let key = Key::from("key 1");
-        self.local.replica.read(KeyspaceId(keyspace), PARTITION, &key, Want::Version)
+        let (keyspace, partition) = (KeyspaceId(keyspace), PARTITION);
+        let lookup = Lookup { keyspace, partition, key, want: Want::Version, epoch: Epoch(0) };
+        self.local.replica.read(&lookup)
     }
 
     fn scan(&self, keyspace: u32) -> Result<ScanPage, Refusal> {

@@ -47,6 +47,7 @@ macro_rules! conformance_tests {
             deleting_a_partition_resumes_and_spares_others
             a_dropped_keyspace_comes_back_empty
             a_checkpoint_survives_a_crash
+            reads_may_wait_from_a_change_to_its_checkpoint
             the_applied_lsn_never_falls
             values_of_every_size_come_back
             a_large_value_is_replaced_and_removed
@@ -249,6 +250,19 @@ pub(crate) fn a_dropped_keyspace_comes_back_empty<H: Harness>() {
     harness.engine().create_keyspace(B).expect("making an existing one does nothing");
     assert_eq!(get(harness.engine(), A, FIRST, "a"), None);
     assert_eq!(get(harness.engine(), B, FIRST, "b"), Some(Bytes::from_static(b"v")));
+}
+
+pub(crate) fn reads_may_wait_from_a_change_to_its_checkpoint<H: Harness>() {
+    let harness = start_with::<H>(&[A]);
+    let engine = harness.engine();
+    engine.checkpoint().unwrap();
+    assert!(!engine.may_wait());
+    engine.apply(&[put(A, FIRST, "a", b"1")], Lsn(1)).unwrap();
+    assert!(engine.may_wait());
+    engine.checkpoint().unwrap();
+    assert!(!engine.may_wait());
+    engine.delete_partition(A, FIRST, 10).unwrap();
+    assert!(engine.may_wait());
 }
 
 pub(crate) fn a_checkpoint_survives_a_crash<H: Harness>() {

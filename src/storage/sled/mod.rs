@@ -57,6 +57,7 @@ pub struct SledEngine {
     damage_note: DamageNote,
     /// A write or checkpoint failed: nothing written since is known to be on disk, or whole.
     failed: AtomicBool,
+    changes: Changes,
     checkpoints: AtomicU64,
     disk_bytes: AtomicU64,
     /// Of this thread's clone of the database nothing must be left behind, so it goes last.
@@ -142,6 +143,7 @@ impl SledEngine {
             mark: database.mark,
             damage_note: DamageNote::in_dir(dir),
             failed: AtomicBool::new(false),
+            changes: Changes::default(),
             checkpoints: AtomicU64::new(0),
             disk_bytes: AtomicU64::new(disk_bytes),
             watch: watch.during("began to watch its calls")?,
@@ -204,6 +206,12 @@ impl Engine for SledEngine {
         self.noting(guarded("read a row", || trees.get(&layout::row_key(partition, key))))
     }
 
+    /// sled reads a page from its file if it has let go of it, and only once the file has all of
+    /// it for good: the reader itself then flushes what is written so far, up to a whole segment.
+    fn may_wait(&self) -> bool {
+        self.changes.are_unsettled()
+    }
+
     fn scan(
         &self,
         keyspace: KeyspaceId,
@@ -232,8 +240,10 @@ impl Engine for SledEngine {
     fn checkpoint(&self) -> Result<(), EngineError> {
         let covered = self.applied_lsn();
         let _call = self.watch.enter();
-        self.changing("made a checkpoint", || {
+        let changes = self.changes.count();
+        self.carefully("made a checkpoint", || {
             self.db.flush().during("flushed")?;
+            self.changes.settle(changes);
             // The mark may only follow what it vouches for.
             self.mark.write(covered).during("wrote its checkpoint mark")?;
             self.disk_bytes.store(self.db.size_on_disk().unwrap_or(0), Ordering::Relaxed);
@@ -266,8 +276,20 @@ impl Drop for SledEngine {
 const GENERATIONS_PER_LIFE_BITS: u32 = 40;
 
 impl SledEngine {
-    /// Does work that changes files; after one failure all further such work is refused.
+    /// Does work that changes rows.
     fn changing<T>(
+        &self,
+        during: &'static str,
+        work: impl FnOnce() -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        self.changes.note();
+        let outcome = self.carefully(during, work);
+        self.changes.note();
+        outcome
+    }
+
+    /// Does work that changes files; after one failure all further such work is refused.
+    fn carefully<T>(
         &self,
         during: &'static str,
         work: impl FnOnce() -> Result<T, EngineError>,
@@ -318,6 +340,33 @@ impl SledEngine {
             self.applied.store(last_lsn.0, Ordering::Release);
         }
         Ok(())
+    }
+}
+
+/// Counts beginnings and ends of changes, to tell whether all of them are durable.
+#[derive(Debug, Default)]
+struct Changes {
+    noted: AtomicU64,
+    settled: AtomicU64,
+}
+
+impl Changes {
+    fn note(&self) {
+        self.noted.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn count(&self) -> u64 {
+        self.noted.load(Ordering::Acquire)
+    }
+
+    /// A flush that began when so many had been noted has ended. A change that goes on then is
+    /// noted once more at its end.
+    fn settle(&self, count: u64) {
+        self.settled.store(count, Ordering::Release);
+    }
+
+    fn are_unsettled(&self) -> bool {
+        self.settled.load(Ordering::Acquire) != self.noted.load(Ordering::Acquire)
     }
 }
 

@@ -74,6 +74,25 @@ fn rising_stamps_spare_the_engine_every_read() {
 }
 
 #[test]
+fn what_may_have_to_wait_for_the_disk_is_not_told_at_once() {
+    let (engine, store) = probed();
+    let at_once = |key: &str| store.read_at_once(KEYSPACE, partition_of(key), &Key::from(key));
+    let (old, new) = (record(50, 1, Some("old")), record(60, 1, Some("new")));
+    publish(&store, 1, &[row("k", old.clone())]);
+    assert_eq!(at_once("k").unwrap(), Some(Some(old.clone())));
+    store.freeze();
+    feed_all(&store);
+    let reads = engine.gets();
+    assert_eq!((at_once("k").unwrap(), at_once("none").unwrap()), (None, None));
+    publish(&store, 2, &[row("l", record(40, 1, None)), row("m", new.clone())]);
+    assert_eq!(at_once("l").unwrap(), None, "the engine may have a newer one");
+    assert_eq!(at_once("m").unwrap(), Some(Some(new)));
+    assert_eq!(engine.gets(), reads, "nothing of that asked the engine");
+    store.checkpoint().unwrap();
+    assert_eq!((at_once("k").unwrap(), at_once("none").unwrap()), (Some(Some(old)), Some(None)));
+}
+
+#[test]
 fn a_late_row_does_not_replace_a_newer_one_in_the_engine() {
     let (engine, store) = probed();
     publish(&store, 1, &[row("k", record(50, 1, Some("new")))]);

@@ -73,6 +73,10 @@ impl Engine for Probe {
         self.inner.get(keyspace, partition, key)
     }
 
+    fn may_wait(&self) -> bool {
+        self.inner.may_wait()
+    }
+
     fn scan(
         &self,
         keyspace: KeyspaceId,
