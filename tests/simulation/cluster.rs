@@ -370,6 +370,11 @@ impl Cluster {
         sessions.map(|session| session.node).collect()
     }
 
+    /// The machines on which a node runs.
+    pub(crate) fn running(&self) -> Vec<usize> {
+        (0..self.shape.machines).filter(|machine| self.session(*machine).is_some()).collect()
+    }
+
     /// True when every node that has entered the cluster runs, serves, is connected to every other
     /// and agrees with it on the members.
     pub(crate) fn is_settled(&self) -> bool {
@@ -406,7 +411,7 @@ impl Cluster {
     }
 
     /// Switches off the machines whose nodes have left.
-    fn see_off(&self) {
+    pub(crate) fn see_off(&self) {
         for (machine, host) in self.hosts.iter().enumerate() {
             if *host.leaving.lock() == Leaving::Told && self.has_let_go(machine) {
                 *host.leaving.lock() = Leaving::Gone;

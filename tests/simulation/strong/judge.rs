@@ -71,6 +71,7 @@ pub(super) async fn statuses(cluster: &Cluster) -> BTreeMap<GroupId, Vec<(NodeId
 /// What keeps groups from being whole: each is to have one leader and the replicas that the system
 /// group has placed, all of which have applied all that is committed.
 async fn lacking(cluster: &Cluster) -> Vec<String> {
+    cluster.see_off();
     let states: Vec<_> = cluster.nodes().iter().map(|node| node.system()).collect();
     let Some(Some(state)) = states.iter().max_by_key(|s| s.as_ref().map(|s| s.epoch())) else {
         return vec!["no node has heard of the system group".to_owned()];
@@ -170,7 +171,11 @@ async fn insist(
 ) -> Result<(), String> {
     let mut last = "no node runs".to_owned();
     for _ in 0..tries_max {
-        let machine = dice.index(cluster.shape.machines);
+        let running = cluster.running();
+        if running.is_empty() {
+            break;
+        }
+        let machine = running[dice.index(running.len())];
         let command = history.begin(JUDGE, None, asked.clone());
         match client::ask(cluster, history, command, machine, SERVE).await {
             Some(Told::Written(..) | Told::Read(_)) => return Ok(()),
