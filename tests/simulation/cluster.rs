@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use coterie::config::{ClusterSettings, Config, GroupOptions, Replication};
+use coterie::config::{ClusterSettings, Config, GroupOptions, JoinMode, Replication};
 use coterie::node::assembly::{Attachment, Entry};
 use coterie::node::launch::StartError;
 use coterie::node::local::Parts;
@@ -131,6 +131,8 @@ struct Host {
     dice: Mutex<Dice>,
     /// That of its node, once it was started.
     node_id: Mutex<Option<NodeId>>,
+    /// Whether the node waits until it is told to take a place.
+    waits: Mutex<bool>,
     /// True once the node has entered the cluster: from then on it resumes.
     entered: Mutex<bool>,
     /// How far the node is on its way out.
@@ -244,6 +246,7 @@ impl Cluster {
             disk: SimDisk::new(),
             engine_disk: MemoryDisk::new(),
             dice: Mutex::new(dice.fork(&format!("machine {machine}"))),
+            waits: Mutex::default(),
             entered: Mutex::default(),
             leaving: Mutex::default(),
             node_id: Mutex::default(),
@@ -259,11 +262,20 @@ impl Cluster {
         if self.session(machine).is_some() || self.hosts[machine].is_off() {
             return;
         }
-        let assembled = Node::assemble(config(&self.shape, machine), self.parts(machine));
+        let mut config = config(&self.shape, machine);
+        if *self.hosts[machine].waits.lock() {
+            config.join = JoinMode::Manual;
+        }
+        let assembled = Node::assemble(config, self.parts(machine));
         if let Err(why) = assembled.and_then(|node| self.attach(machine, node)) {
             self.note(format_args!("{machine} does not start: {why}"));
             self.failed_starts.lock().push(format!("n{machine}: {why}"));
         }
+    }
+
+    /// Has a machine's node, which is to join later, wait until it is told to take a place.
+    pub(crate) fn let_wait(&self, machine: usize) {
+        *self.hosts[machine].waits.lock() = true;
     }
 
     fn parts(&self, machine: usize) -> Parts {

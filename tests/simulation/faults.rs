@@ -45,6 +45,8 @@ pub(crate) enum Fault {
     Join { machine: usize },
     /// A machine's node is told to leave, by another one.
     Leave { machine: usize },
+    /// A machine's node joins, and is put into the place of another one's.
+    Replace { old: usize, new: usize },
     /// A machine burns down with its disk, and its node is removed from the cluster.
     Burn { machine: usize },
     /// A machine's node hears nothing of Raft groups, and so no news of the ring.
@@ -140,6 +142,15 @@ fn skew_ms(dice: &mut Dice) -> i64 {
     if dice.chance(500) { size_ms } else { -size_ms }
 }
 
+/// Prepares machines for what they are to do in a run.
+pub(crate) fn prepare(cluster: &Cluster, plan: &[Planned]) {
+    for planned in plan {
+        if let Fault::Replace { new, .. } = planned.fault {
+            cluster.let_wait(new);
+        }
+    }
+}
+
 impl Fault {
     /// Whether messages arrive more than once while it lasts.
     pub(crate) fn repeats_messages(&self) -> bool {
@@ -159,9 +170,9 @@ impl Fault {
             | Fault::FailedSync { machine }
             | Fault::FullDisk { machine } => BTreeSet::from([Claim::Machine(*machine)]),
             Fault::Skew { machine, .. } => BTreeSet::from([Claim::Clock(*machine)]),
-            Fault::Join { machine } | Fault::Burn { machine } => {
-                BTreeSet::from([Claim::Machine(*machine)])
-            }
+            Fault::Join { machine }
+            | Fault::Replace { new: machine, .. }
+            | Fault::Burn { machine } => BTreeSet::from([Claim::Machine(*machine)]),
             Fault::Leave { .. } => BTreeSet::new(),
             Fault::Deaf { machine } => BTreeSet::from([Claim::Ears(*machine)]),
             Fault::HandOver { .. } | Fault::Place { .. } => BTreeSet::new(),
@@ -206,6 +217,19 @@ impl Fault {
                     }
                 });
             }
+            Fault::Replace { old, new } => {
+                cluster.start(*new);
+                let (cluster, old, new) = (cluster.clone(), *old, format!("n{new}"));
+                tokio::spawn(async move {
+                    let change = |old: Vec<String>| {
+                        let replace = old.into_iter().map(|old| (old, new.clone())).collect();
+                        RingChange { replace, ..RingChange::default() }
+                    };
+                    if decide(cluster.clone(), old, change).await {
+                        cluster.expect_to_leave(old);
+                    }
+                });
+            }
             Fault::Burn { machine } => {
                 cluster.burn(*machine);
                 // What fewer have than must, to spare one, is lost: `Evidence::outlasts`.
@@ -243,6 +267,7 @@ impl Fault {
             | Fault::Place { .. }
             | Fault::Join { .. }
             | Fault::Leave { .. }
+            | Fault::Replace { .. }
             | Fault::Burn { .. } => {}
         }
     }

@@ -158,6 +158,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     let repeats = plan.iter().any(|planned| planned.fault.repeats_messages());
     let cluster = Cluster::new(trace, shape, &dice);
     cluster.note(format_args!("seed {} {shape:?} {workload:?} {strong:?}", setup.seed));
+    faults::prepare(&cluster, &plan);
     start_all(&cluster).await;
     if strong.is_some() {
         strong::create(&cluster, &mut dice.fork("creation")).await;

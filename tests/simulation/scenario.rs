@@ -160,6 +160,9 @@ fn of_ring(dice: &Dice) -> Scenario {
     let mut plan = faults::plan(&mut dice, machines, Duration::from_millis(phase_ms), kinds);
     let mut changes: Vec<Fault> =
         (founding..machines).map(|machine| Fault::Join { machine }).collect();
+    if let Some(replace) = replacing(&dice, (founding, late, leaving)) {
+        changes[0] = replace;
+    }
     let first = dice.index(founding);
     changes.extend((0..leaving).map(|n| Fault::Leave { machine: (first + n) % founding }));
     for change in changes {
@@ -176,7 +179,8 @@ fn of_ring(dice: &Dice) -> Scenario {
     // Three nodes must be left, and of each row one more copy than is lost. The founder's address
     // is what others join by.
     let mut burning = dice.fork("burning");
-    let burns = founding > 3 && leaving == 0 && factor == 3 && burning.chance(500);
+    let replaces = plan.iter().any(|it| matches!(it.fault, Fault::Replace { .. }));
+    let burns = founding > 3 && leaving == 0 && factor == 3 && burning.chance(500) && !replaces;
     if burns {
         let machine = 1 + burning.index(founding - 1);
         let begins = Moment(burning.between(300, phase_ms * 2 / 3) * 1000);
@@ -193,6 +197,14 @@ fn of_ring(dice: &Dice) -> Scenario {
     let repeats = plan.iter().any(|planned| planned.fault.repeats_messages());
     let strong = beside(&dice, (think_ms_max, repeats)).filter(|_| factor == 3 && !burns);
     Scenario { shape, workload, plan, strong }
+}
+
+/// One who joins takes the place of a node, in some runs in which none leaves. Drawn apart from all
+/// else.
+fn replacing(dice: &Dice, (founding, late, leaving): (usize, usize, usize)) -> Option<Fault> {
+    let mut dice = dice.fork("replacing");
+    let replaces = late > 0 && leaving == 0 && dice.chance(500);
+    replaces.then(|| Fault::Replace { old: dice.index(founding), new: founding })
 }
 
 /// A strong keyspace beside the leaderless ones, in some runs. Drawn apart from all else, so that
