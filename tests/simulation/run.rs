@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use coterie::config::Replication;
 use coterie::node::request::RequestOptions;
 use coterie::protocol::planted::Planted as RingPlanted;
 use coterie::protocol::quorum::level::Level;
@@ -164,9 +165,7 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
         strong::create(&cluster, &mut dice.fork("creation")).await;
     }
     if let Some(second) = workload.second {
-        keyspaces::create(&cluster, second).await;
-        let known = wait_until(&cluster, START_MAX, || keyspaces::is_known(&cluster, second)).await;
-        assert!(known, "a node without faults never heard of a keyspace");
+        create_second(&cluster, second).await;
     }
     let shops = setup.kind != Kind::Strong && siblings::prepare(repeats, &dice);
     if shops {
@@ -211,6 +210,13 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     evidence.messages_repeated = repeats;
     evidence.failed_starts.extend(cluster.failed_starts());
     evidence
+}
+
+async fn create_second(cluster: &Cluster, replication: Replication) {
+    keyspaces::create(cluster, replication).await;
+    let is_known = || keyspaces::is_known(cluster, replication);
+    let known = wait_until(cluster, START_MAX, is_known).await;
+    assert!(known, "a node without faults never heard of a keyspace");
 }
 
 /// Waits for the groups to become whole, and takes down what is left of the strong keyspace.

@@ -176,15 +176,11 @@ fn of_ring(dice: &Dice) -> Scenario {
             plan.push(deaf);
         }
     }
-    // Three nodes must be left, and of each row one more copy than is lost. The founder's address
-    // is what others join by.
-    let mut burning = dice.fork("burning");
     let replaces = plan.iter().any(|it| matches!(it.fault, Fault::Replace { .. }));
-    let burns = founding > 3 && leaving == 0 && factor == 3 && burning.chance(500) && !replaces;
-    if burns {
-        let machine = 1 + burning.index(founding - 1);
-        let begins = Moment(burning.between(300, phase_ms * 2 / 3) * 1000);
-        let burns = Planned { begins, ends: begins, fault: Fault::Burn { machine } };
+    let burns = burning(&dice, founding, phase_ms);
+    let burns = burns.filter(|_| founding > 3 && leaving == 0 && factor == 3 && !replaces);
+    let is_spared = burns.is_none();
+    if let Some(burns) = burns {
         plan.retain(|planned| !faults::collide(planned, &burns));
         plan.push(burns);
         // Of one copy, or two, nothing may be left.
@@ -195,8 +191,18 @@ fn of_ring(dice: &Dice) -> Scenario {
     let shape =
         Shape { machines, late, replication, partitions, groups, wal_segment_bytes, mending };
     let repeats = plan.iter().any(|planned| planned.fault.repeats_messages());
-    let strong = beside(&dice, (think_ms_max, repeats)).filter(|_| factor == 3 && !burns);
+    let strong = beside(&dice, (think_ms_max, repeats)).filter(|_| factor == 3 && is_spared);
     Scenario { shape, workload, plan, strong }
+}
+
+/// A machine that burns down, in some runs. Three nodes must be left, and of each row one more copy
+/// than is lost. The founder's address is what others join by.
+fn burning(dice: &Dice, founding: usize, phase_ms: u64) -> Option<Planned> {
+    let mut dice = dice.fork("burning");
+    let burns = dice.chance(500);
+    let machine = 1 + dice.index(founding - 1);
+    let begins = Moment(dice.between(300, phase_ms * 2 / 3) * 1000);
+    burns.then_some(Planned { begins, ends: begins, fault: Fault::Burn { machine } })
 }
 
 /// One who joins takes the place of a node, in some runs in which none leaves. Drawn apart from all
