@@ -146,7 +146,7 @@ metrics! {
         "Background work that did not begin because the node had much to do for clients";
     quorum_timeouts: Counter, "Requests whose quorum did not answer in time";
     reads_hedged: Counter, "Reads that asked another replica because one was slow";
-    reads_aside: Counter, "Reads of rows here that waited until the engine was durable";
+    reads_aside: Counter, "Reads of rows made off the serving threads: the engine was not durable";
     transfer_rows: Counter, "Rows taken over of partitions that moved to this node";
     transfer_bytes: Counter, "Bytes of those rows";
     partitions_dropped: Counter, "Partitions whose rows were dropped after they had moved away";

@@ -283,12 +283,13 @@ impl Recipients {
     fn on_read(&self, from: NodeId, read: Read) {
         let topology = self.topology.load();
         let partition = topology.ring.partition_of(&read.key);
-        let Read { keyspace, epoch, want, .. } = read;
-        let lookup = Lookup { keyspace, partition, key: read.key.clone(), want, epoch };
+        let Read { keyspace, epoch, want, time_left, .. } = read;
+        let (key, deadline) = (read.key.clone(), self.replica.env.now() + time_left);
+        let lookup = Lookup { keyspace, partition, key, want, epoch, deadline };
         let outcome = match topology.check_keyspace(keyspace) {
             Err(Refusal::NotServing) => Err(Turned::Early),
             Err(refusal) => Err(Turned::Away(refusal)),
-            Ok(()) if read.time_left.is_zero() => Err(Turned::Away(Refusal::Expired)),
+            Ok(()) if time_left.is_zero() => Err(Turned::Away(Refusal::Expired)),
             Ok(()) => self.gate.read(&lookup),
         };
         let tell = answering(&self.transport, from, read.request);

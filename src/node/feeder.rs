@@ -19,7 +19,7 @@ use crate::storage::identity::IdentityError;
 use crate::storage::store::{Store, StoreError};
 use crate::storage::wal::{SegmentPreparer, Wal, WalError};
 use crate::telemetry::Metrics;
-use crate::types::Lsn;
+use crate::types::{Lsn, Moment};
 
 /// Rows fed per turn of a blocking thread, so that a feed can be stopped and the disk looked at.
 const SLICE_ROWS: usize = 1024;
@@ -42,6 +42,9 @@ pub(crate) struct Feeder {
     pub(crate) identity: Arc<IdentityKeeper>,
 }
 
+/// How long the engine may have changes that are not durable and that nothing follows.
+const SETTLE_AFTER: Duration = Duration::from_secs(5);
+
 #[derive(Debug, thiserror::Error)]
 enum FeedError {
     #[error(transparent)]
@@ -55,10 +58,12 @@ enum FeedError {
 impl Feeder {
     /// Feeds whenever the table is large or old enough, until asked to stop.
     pub(crate) async fn run(self: Arc<Self>, mut stop: Stop) {
+        let mut unsettled_since = None;
         while !stop.is_requested() {
             if self.is_due() && self.look_at_disk() {
                 self.feed_and_checkpoint().await;
             }
+            self.settle(&mut unsettled_since).await;
             let next_look = self.env.now() + WATCH_INTERVAL;
             tokio::select! { biased;
                 () = stop.requested() => {}
@@ -132,6 +137,20 @@ impl Feeder {
         }
     }
 
+    /// Makes a checkpoint for what was done to the engine beside feeding it, such as reaping: until
+    /// it is durable, reads may have to wait.
+    async fn settle(&self, unsettled_since: &mut Option<Moment>) {
+        if !self.store.is_unsettled() || self.health.is_failed() || self.store.frozen_bytes() > 0 {
+            *unsettled_since = None;
+            return;
+        }
+        let now = self.env.now();
+        if now.since(*unsettled_since.get_or_insert(now)) >= SETTLE_AFTER {
+            *unsettled_since = None;
+            self.judge(self.checkpoint().await);
+        }
+    }
+
     async fn prepare_segment(&self, preparer: SegmentPreparer) {
         match run_blocking(&*self.env, move || preparer.prepare()).await {
             Ok(()) => {}
@@ -141,7 +160,11 @@ impl Feeder {
     }
 
     async fn feed_and_checkpoint(&self) {
-        match self.try_feed_and_checkpoint().await {
+        self.judge(self.try_feed_and_checkpoint().await);
+    }
+
+    fn judge(&self, outcome: Result<(), FeedError>) {
+        match outcome {
             Ok(()) => {}
             // Nothing is lost: the log keeps its segments, and the next checkpoint tries again.
             Err(FeedError::Identity(error)) => {

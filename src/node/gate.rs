@@ -35,11 +35,15 @@ pub(crate) enum Turned {
 /// Reads that wait for the disk at the same time. Commits of the log need threads beside them.
 const READS_ASIDE_MAX: usize = 64;
 
+/// How many times as many may wait for their turn; further ones are refused.
+const READS_QUEUED_PER_PLACE: usize = 64;
+
 /// Where reads wait for the disk.
 struct Aside {
     env: Arc<dyn Env>,
     tasks: Arc<Tasks>,
     places: Semaphore,
+    queue: Arc<Semaphore>,
 }
 
 /// Lets requests through to this node's rows.
@@ -61,13 +65,14 @@ impl Gate {
         tasks: &Arc<Tasks>,
     ) -> Gate {
         let places = Semaphore::new(READS_ASIDE_MAX);
+        let queue = Arc::new(Semaphore::new(READS_ASIDE_MAX * READS_QUEUED_PER_PLACE));
         let (env, tasks) = (Arc::clone(&local.env), Arc::clone(tasks));
         Gate {
             own,
             topology: Arc::clone(topology),
             replica: Arc::clone(&local.replica),
             fence: Arc::new(fence),
-            aside: Aside { env, tasks, places },
+            aside: Aside { env, tasks, places, queue },
         }
     }
 
@@ -145,7 +150,7 @@ impl Gate {
     }
 
     /// What this node holds for a key, if it answers for it by the ring; `None` where finding it
-    /// may wait for the disk: then [`Gate::read_aside`] does.
+    /// may wait for the disk: then [`Gate::read_behind`] does.
     pub(crate) fn read(&self, lookup: &Lookup) -> Result<Option<Found>, Turned> {
         self.judge_read(lookup)?;
         self.replica.read_at_once(lookup).map_err(Turned::Away)
@@ -153,8 +158,6 @@ impl Gate {
 
     /// The same, however long it takes, off the threads that serve.
     pub(crate) async fn read_aside(self: &Arc<Self>, lookup: Lookup) -> Result<Found, Turned> {
-        // The semaphore is never closed.
-        let _place = self.aside.places.acquire().await;
         let gate = Arc::clone(self);
         run_blocking(&*self.aside.env, move || {
             gate.judge_read(&lookup)?;
@@ -166,15 +169,27 @@ impl Gate {
         .await
     }
 
-    /// Reads aside, and hands on what is found.
+    /// Reads aside in its turn, if anybody waits for it then, and hands on what is found.
     pub(crate) fn read_behind(
         self: &Arc<Self>,
         lookup: Lookup,
         then: impl FnOnce(Result<Found, Turned>) + Send + 'static,
     ) {
+        let Ok(queued) = Arc::clone(&self.aside.queue).try_acquire_owned() else {
+            return then(Err(Turned::Away(Refusal::Overloaded)));
+        };
         self.replica.metrics.reads_aside.inc();
         let gate = Arc::clone(self);
-        self.aside.tasks.spawn(async move { then(gate.read_aside(lookup).await) });
+        self.aside.tasks.spawn(async move {
+            // The semaphore is never closed.
+            let _place = gate.aside.places.acquire().await;
+            let found = match gate.aside.env.now() < lookup.deadline {
+                true => gate.read_aside(lookup).await,
+                false => Err(Turned::Away(Refusal::Expired)),
+            };
+            then(found);
+            drop(queued);
+        });
     }
 
     fn judge_read(&self, lookup: &Lookup) -> Result<(), Turned> {

@@ -108,9 +108,8 @@ impl Node {
             let (limit, got) = ("key_bytes_max", request.prefix.len());
             return Err(RequestError::TooLarge { limit, max: key_bytes_max, got });
         }
+        let target = self.target(attached, options).await?;
         let _place = attached.lists.admit()?;
-        self.hear_of_keyspace(attached, options).await;
-        let target = Target::of(options, &attached.groups)?;
         let keyspace = target.keyspace();
         let partitions = attached.topology.load().ring.partitions();
         let begun = begun(request, keyspace, partitions)?;

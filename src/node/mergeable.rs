@@ -68,8 +68,8 @@ impl Node {
         let max = self.config.limits.value_bytes_max;
         self.check_size("key_bytes_max", self.config.limits.key_bytes_max, key.0.len())?;
         self.check_size("value_bytes_max", max, change.size_bytes())?;
-        self.hear_of_keyspace(attached, options).await;
-        let keyspace = Target::leaderless(what, options, &attached.groups)?;
+        let find = || Target::leaderless(what, options, &attached.groups);
+        let keyspace = self.named(attached, options, find).await?;
         self.admit(keyspace, once(&key), cost_of(&key, change.size_bytes()), options)?;
         attached.coordinator.change((keyspace, key), change, options).await
     }

@@ -2,64 +2,77 @@
 //!
 //! A node hears of keyspaces as it applies what the system group has decided, which others may have
 //! done a moment before it. So a name that is unknown here is asked for: whoever was told that a
-//! keyspace was made can use it on every node.
+//! keyspace was made can use it on every node. Names that nobody knows cost the leader of the
+//! system group one question at a time from each node, however many requests bear them.
 
-use std::time::Duration;
-
-use crate::node::request::RequestOptions;
+use crate::node::groups::system::QUESTION_TIME;
+use crate::node::request::{RequestError, RequestOptions};
 use crate::node::service::{Attached, Node};
-use crate::protocol::system::keyspace::{DEFAULT_NAME, Mode};
-use crate::types::Moment;
-
-/// How long the system group is waited for. Without a majority it never answers.
-const ANSWER_TIME: Duration = Duration::from_secs(1);
+use crate::node::strong::Target;
 
 impl Node {
-    /// Waits until this node has heard of the keyspace that a request names, if the system group
-    /// knows it.
-    pub(crate) async fn hear_of_keyspace(&self, attached: &Attached, options: &RequestOptions) {
-        let Some(name) = options.keyspace.as_deref().filter(|name| *name != DEFAULT_NAME) else {
-            return;
-        };
-        if attached.has_heard_of(name) {
-            return;
+    /// The keyspace that a request names, as [`Target::of`] has it.
+    ///
+    /// # Errors
+    /// As [`Target::of`] and [`Node::named`].
+    pub(crate) async fn target(
+        &self,
+        attached: &Attached,
+        options: &RequestOptions,
+    ) -> Result<Target, RequestError> {
+        self.named(attached, options, || Target::of(options, &attached.groups)).await
+    }
+
+    /// What a request's name stands for; where it is unknown here, once this node has heard of it.
+    ///
+    /// # Errors
+    /// Those of `find`; [`RequestError::NotServing`] when neither this node knows the name nor the
+    /// system group says whether there is such a keyspace.
+    pub(crate) async fn named<T>(
+        &self,
+        attached: &Attached,
+        options: &RequestOptions,
+        find: impl Fn() -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
+        match find() {
+            Err(RequestError::UnknownKeyspace { name }) => {
+                self.hear_of_keyspace(attached, &name, options).await?;
+                find()
+            }
+            found => found,
         }
+    }
+
+    async fn hear_of_keyspace(
+        &self,
+        attached: &Attached,
+        name: &str,
+        options: &RequestOptions,
+    ) -> Result<(), RequestError> {
         let limits = &self.config.limits;
-        let time = options.timeout.unwrap_or(limits.request_timeout).min(ANSWER_TIME);
+        let time = options.timeout.unwrap_or(limits.request_timeout).min(QUESTION_TIME);
         let deadline = self.local.env.now() + time;
-        tokio::select! { biased;
-            () = attached.ask_for_keyspace(name, deadline) => {}
-            () = self.local.env.sleep_until(deadline) => {}
-        }
+        let answered = tokio::select! { biased;
+            answered = attached.ask_for_keyspace(name) => answered,
+            () = self.local.env.sleep_until(deadline) => None,
+        };
+        answered.ok_or_else(|| RequestError::NotServing {
+            reason: format!(
+                "this node has not heard of a keyspace {name:?}, and the system group does not say \
+                 whether there is one"
+            ),
+        })
     }
 }
 
 impl Attached {
-    /// Whether requests for a keyspace find here what they need.
-    fn has_heard_of(&self, name: &str) -> bool {
-        let state = self.groups.gateway.system();
-        let known = state.as_ref().and_then(|state| state.keyspace_named(name));
-        known.is_some_and(|known| match known.mode {
-            Mode::Strong => true,
-            Mode::Quorum => self.topology.load().placement(known.id).is_some(),
-        })
-    }
-
-    async fn ask_for_keyspace(&self, name: &str, deadline: Moment) {
-        let mut states = self.groups.gateway.follow_system();
-        let mut topologies = self.topology.follow();
-        let decided = self.groups.system.decided(deadline).await;
-        if decided.is_none_or(|state| state.keyspace_named(name).is_none()) {
-            return;
+    /// Returns once this node has heard of a keyspace, or there is none; `None` where nobody says.
+    async fn ask_for_keyspace(&self, name: &str) -> Option<()> {
+        let decided = self.groups.system.decided().await?;
+        if let Some(keyspace) = decided.keyspace_named(name) {
+            // The topology follows the state, which says what the name stands for.
+            self.topology.until(|topology| topology.has_heard_of(keyspace.id)).await;
         }
-        while !self.has_heard_of(name) {
-            let changed = tokio::select! { biased;
-                changed = topologies.changed() => changed,
-                changed = states.changed() => changed,
-            };
-            if changed.is_err() {
-                return;
-            }
-        }
+        Some(())
     }
 }

@@ -17,7 +17,7 @@ use crate::protocol::message::{
 };
 use crate::storage::store::{Pass, Store, StoreError};
 use crate::telemetry::Metrics;
-use crate::types::{Epoch, Key, KeyspaceId, PartitionId, Record, Row};
+use crate::types::{Epoch, Key, KeyspaceId, Moment, PartitionId, Record, Row};
 
 /// The most bytes of one page of a scan, whatever was asked.
 const SCAN_PAGE_BYTES_MAX: usize = 1 << 20;
@@ -42,6 +42,8 @@ pub(crate) struct Lookup {
     pub(crate) want: Want,
     /// The version of the ring by which this node was asked.
     pub(crate) epoch: Epoch,
+    /// When nobody waits for it any more.
+    pub(crate) deadline: Moment,
 }
 
 impl Replica {
@@ -102,25 +104,20 @@ impl Replica {
     pub(crate) fn read(&self, lookup: &Lookup) -> Result<Found, Refusal> {
         let Lookup { keyspace, partition, key, .. } = lookup;
         self.check_keyspace(*keyspace)?;
+        // Asked before the row is: what is complete then stays so.
+        let complete = self.is_complete();
         let record = self.store.read(*keyspace, *partition, key).map_err(|e| self.refuse(&e))?;
-        Ok(self.found(record, lookup.want))
+        Ok(found(record, lookup.want, complete))
     }
 
     /// The same where it need not wait for the disk's sync; `None` where it may have to.
     pub(crate) fn read_at_once(&self, lookup: &Lookup) -> Result<Option<Found>, Refusal> {
         let Lookup { keyspace, partition, key, .. } = lookup;
         self.check_keyspace(*keyspace)?;
+        let complete = self.is_complete();
         let read = self.store.read_at_once(*keyspace, *partition, key);
         let record = read.map_err(|error| self.refuse(&error))?;
-        Ok(record.map(|record| self.found(record, lookup.want)))
-    }
-
-    fn found(&self, record: Option<Record>, want: Want) -> Found {
-        let holding = record.map(|record| match want {
-            Want::Value => Holding::Record(record),
-            Want::Version => Holding::Version(record.version),
-        });
-        Found { holding, complete: self.is_complete() }
+        Ok(record.map(|record| found(record, lookup.want, complete)))
     }
 
     /// False while this node may lack rows that it should have.
@@ -209,4 +206,12 @@ impl Replica {
             }
         }
     }
+}
+
+fn found(record: Option<Record>, want: Want, complete: bool) -> Found {
+    let holding = record.map(|record| match want {
+        Want::Value => Holding::Record(record),
+        Want::Version => Holding::Version(record.version),
+    });
+    Found { holding, complete }
 }

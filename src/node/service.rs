@@ -352,8 +352,7 @@ impl Node {
         let cost = cost_of(&key, value.as_ref().map_or(0, Bytes::len));
         let action = value.clone().map_or(Action::Delete, Action::Put);
         self.check_step(&key, &action)?;
-        self.hear_of_keyspace(attached, options).await;
-        match Target::of(options, &attached.groups)? {
+        match self.target(attached, options).await? {
             Target::Quorum(keyspace) => {
                 self.admit(keyspace, once(&key), cost, options)?;
                 attached.coordinator.write(keyspace, key, value, options).await
@@ -370,8 +369,7 @@ impl Node {
     async fn read(&self, key: Key, options: &RequestOptions) -> Result<ReadAnswer, RequestError> {
         let attached = self.attached()?;
         self.check_size("key_bytes_max", self.config.limits.key_bytes_max, key.0.len())?;
-        self.hear_of_keyspace(attached, options).await;
-        let target = Target::of(options, &attached.groups)?;
+        let target = self.target(attached, options).await?;
         let keyspace = target.keyspace();
         self.admit(keyspace, once(&key), cost_of(&key, 0), options)?;
         let answer = match target {
@@ -394,8 +392,8 @@ impl Node {
         for (key, action) in &transaction.steps {
             self.check_step(key, action)?;
         }
-        self.hear_of_keyspace(attached, options).await;
-        let keyspace = Target::strong(&transaction.steps, options, &attached.groups)?;
+        let find = || Target::strong(&transaction.steps, options, &attached.groups);
+        let keyspace = self.named(attached, options, find).await?;
         let value_bytes_max = self.config.limits.value_bytes_max;
         let segment_bytes = self.config.storage.wal_segment_bytes;
         check_outcome(&transaction.steps, value_bytes_max, segment_bytes)?;

@@ -271,7 +271,7 @@ fn farewell(attached: &Attached, epoch: Epoch) -> String {
     let unheard: Vec<String> = unheard.map(|(node, _)| name(node)).collect();
     match unheard.is_empty() {
         true => "hints to deliver, a vote of the system group, or requests under way".to_owned(),
-        false => format!("{} have not heard that nothing lies on it", unheard.join(", ")),
+        false => format!("{} may not have heard that nothing lies on it", unheard.join(", ")),
     }
 }
 

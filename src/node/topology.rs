@@ -377,6 +377,11 @@ impl Topology {
         self.keyspaces.is_dropped(keyspace)
     }
 
+    /// Whether a keyspace is known here, or was.
+    pub(crate) fn has_heard_of(&self, keyspace: KeyspaceId) -> bool {
+        keyspace.number() < self.keyspaces.next.number()
+    }
+
     /// Whether the topology has the keyspaces that the system group has decided on.
     pub(crate) fn has_keyspaces_of(&self, state: &SystemState) -> bool {
         self.keyspaces == Keyspaces::decided(state)
@@ -427,15 +432,21 @@ impl TopologyCell {
 
     /// Resolves once the ring is newer than in an epoch; true then, false at the deadline.
     pub(crate) async fn newer_than(&self, epoch: Epoch, env: &dyn Env, deadline: Moment) -> bool {
+        tokio::select! { biased;
+            () = self.until(|topology| topology.epoch > epoch) => true,
+            () = env.sleep_until(deadline) => false,
+        }
+    }
+
+    /// Resolves once something holds of the topology. Whoever waits longest hears first: those who
+    /// follow it by a channel are told in no order.
+    pub(crate) async fn until(&self, holds: impl Fn(&Topology) -> bool) {
         loop {
             let told = self.news.notified();
-            if self.load().epoch > epoch {
-                return true;
+            if holds(&self.load()) {
+                return;
             }
-            tokio::select! { biased;
-                () = told => {}
-                () = env.sleep_until(deadline) => return false,
-            }
+            told.await;
         }
     }
 

@@ -170,8 +170,7 @@ impl Node {
     ) -> Result<Watch, RequestError> {
         let attached = self.attached()?;
         self.check_selection(&request.selection)?;
-        self.hear_of_keyspace(attached, options).await;
-        let keyspace = match Target::of(options, &attached.groups)? {
+        let keyspace = match self.target(attached, options).await? {
             Target::Strong(keyspace) => keyspace,
             Target::Quorum(_) => {
                 let keyspace = options.keyspace.as_deref().unwrap_or(DEFAULT_NAME).to_owned();

@@ -184,13 +184,7 @@ impl Store {
         key: &Key,
     ) -> Result<Option<Record>, StoreError> {
         let seen = self.tables.read().look_up(keyspace, partition, key);
-        let found = match seen {
-            Seen::Gone => None,
-            Seen::Decisive(record) => Some(record),
-            Seen::Tentative(record) => newer(Some(record), self.stored(keyspace, partition, key)?),
-            Seen::Nothing => self.stored(keyspace, partition, key)?,
-        };
-        Ok(found.filter(|record| !self.is_reaped((keyspace, partition), record)))
+        self.complete(seen, (keyspace, partition), key)
     }
 
     /// The same where it can be told at once; `None` where telling it may wait for the disk's sync.
@@ -203,13 +197,12 @@ impl Store {
         partition: PartitionId,
         key: &Key,
     ) -> Result<Option<Option<Record>>, StoreError> {
-        if self.engine.may_wait() {
-            let is_known = |seen| matches!(seen, Seen::Gone | Seen::Decisive(_));
-            if !is_known(self.tables.read().look_up(keyspace, partition, key)) {
-                return Ok(None);
-            }
+        let seen = self.tables.read().look_up(keyspace, partition, key);
+        let asks_engine = matches!(seen, Seen::Nothing | Seen::Tentative(_));
+        if asks_engine && self.engine.may_wait() {
+            return Ok(None);
         }
-        self.read(keyspace, partition, key).map(Some)
+        self.complete(seen, (keyspace, partition), key).map(Some)
     }
 
     /// The record of a key as far as it lies in memory, whatever the engine has.
@@ -321,6 +314,11 @@ impl Store {
         feed::next_slice(self, rows_max.max(1))
     }
 
+    /// Whether the engine has changes that are not durable yet.
+    pub fn is_unsettled(&self) -> bool {
+        self.engine.may_wait()
+    }
+
     /// Makes durable what was fed to the engine. Log records up to the LSN that is returned are
     /// not needed any more. Blocks.
     ///
@@ -423,6 +421,22 @@ impl Tables {
 }
 
 impl Store {
+    /// What there is of a key of which memory knows this much.
+    fn complete(
+        &self,
+        seen: Seen,
+        (keyspace, partition): Place,
+        key: &Key,
+    ) -> Result<Option<Record>, StoreError> {
+        let found = match seen {
+            Seen::Gone => None,
+            Seen::Decisive(record) => Some(record),
+            Seen::Tentative(record) => newer(Some(record), self.stored(keyspace, partition, key)?),
+            Seen::Nothing => self.stored(keyspace, partition, key)?,
+        };
+        Ok(found.filter(|record| !self.is_reaped((keyspace, partition), record)))
+    }
+
     fn stored(
         &self,
         keyspace: KeyspaceId,

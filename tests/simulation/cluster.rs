@@ -2,7 +2,9 @@
 //!
 //! The only file that knows what a node is made of.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod leaving;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -29,6 +31,7 @@ use crate::network::Network;
 use crate::planted::Planted;
 use crate::steps::{Eye, Steps};
 use crate::trace::Trace;
+use leaving::Leaving;
 
 /// How often replicas are compared, if they are.
 const COMPARED_EVERY: Duration = Duration::from_secs(3);
@@ -121,6 +124,8 @@ pub(crate) struct Cluster {
     gossip: Arc<Gossip>,
     hosts: Vec<Host>,
     failed_starts: Mutex<Vec<String>>,
+    /// Changes of the ring that are asked for and not decided.
+    changes: Arc<()>,
 }
 
 /// A machine with what it keeps.
@@ -138,19 +143,6 @@ struct Host {
     /// How far the node is on its way out.
     leaving: Mutex<Leaving>,
     life: Mutex<Option<Life>>,
-}
-
-/// How far a node is on its way out of the cluster.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Leaving {
-    #[default]
-    Stays,
-    /// It was told to leave.
-    Told,
-    /// It has left, and its machine is switched off.
-    Gone,
-    /// Its machine was switched off without a word.
-    Burnt,
 }
 
 impl Host {
@@ -254,7 +246,18 @@ impl Cluster {
         };
         let hosts: Vec<Host> = (0..machines).map(host).collect();
         let (steps, failed_starts) = (Steps::new(agenda.clone()), Mutex::default());
-        Arc::new(Cluster { agenda, trace, network, shape, steps, gossip, hosts, failed_starts })
+        let changes = Arc::default();
+        Arc::new(Cluster {
+            agenda,
+            trace,
+            network,
+            shape,
+            steps,
+            gossip,
+            hosts,
+            failed_starts,
+            changes,
+        })
     }
 
     /// Starts a machine's node on what its disk holds; does nothing while it runs.
@@ -395,6 +398,7 @@ impl Cluster {
         let entered = self.hosts.iter().filter(|host| *host.entered.lock()).filter(stays);
         let (nodes, machines) = (self.nodes(), entered.count());
         nodes.len() == machines
+            && Arc::strong_count(&self.changes) == 1
             && nodes.iter().all(|node| {
                 let status = node.status();
                 let whole = status.members.iter().all(|member| {
@@ -403,41 +407,6 @@ impl Cluster {
                 let settled = status.ring.unsettled == 0;
                 status.serving.ready && settled && status.members.len() == machines && whole
             })
-    }
-
-    /// Switches a machine off for good: what only its disk had is lost.
-    pub(crate) fn burn(&self, machine: usize) {
-        *self.hosts[machine].leaving.lock() = Leaving::Burnt;
-        self.crash(machine, Survival::Everything);
-    }
-
-    /// The nodes of machines that burnt down.
-    pub(crate) fn burnt(&self) -> BTreeSet<NodeId> {
-        let burnt = self.hosts.iter().filter(|host| *host.leaving.lock() == Leaving::Burnt);
-        burnt.filter_map(|host| *host.node_id.lock()).collect()
-    }
-
-    /// Notes that the cluster has decided to let a machine's node go.
-    pub(crate) fn expect_to_leave(&self, machine: usize) {
-        *self.hosts[machine].leaving.lock() = Leaving::Told;
-    }
-
-    /// Switches off the machines whose nodes have left.
-    pub(crate) fn see_off(&self) {
-        for (machine, host) in self.hosts.iter().enumerate() {
-            if *host.leaving.lock() == Leaving::Told && self.has_let_go(machine) {
-                *host.leaving.lock() = Leaving::Gone;
-                self.crash(machine, Survival::Everything);
-            }
-        }
-    }
-
-    /// Whether some other machine knows that a machine's node is no member any more.
-    pub(crate) fn has_let_go(&self, machine: usize) -> bool {
-        let Some(node_id) = *self.hosts[machine].node_id.lock() else { return false };
-        let others = (0..self.hosts.len()).filter(|other| *other != machine);
-        let mut others = others.filter_map(|other| self.session(other));
-        others.any(|session| session.node.members().is_forgotten(node_id))
     }
 
     /// The hints that nodes keep for others, in words.

@@ -281,6 +281,7 @@ async fn decide(
     change: impl Fn(Vec<String>) -> RingChange + Send,
 ) -> bool {
     const TRIES_MAX: usize = 300;
+    let _pending = cluster.change_begins();
     for attempt in 0..TRIES_MAX {
         let asked = attempt % cluster.shape.machines;
         if asked != machine

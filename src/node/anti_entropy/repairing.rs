@@ -75,7 +75,8 @@ impl AntiEntropy {
         let Pair { keyspace, partition, peer } = pair;
         let mut errands = Vec::with_capacity(keys.len());
         for key in keys {
-            let lookup = Lookup { keyspace, partition, key: key.clone(), want: Want::Value, epoch };
+            let (want, deadline) = (Want::Value, self.env.now() + COPY_TIME);
+            let lookup = Lookup { keyspace, partition, key: key.clone(), want, epoch, deadline };
             let found = self.gate.read_aside(lookup).await;
             let Some(record) = record(found.map_err(|turned| turned.refusal())?) else { continue };
             let row = Row { keyspace, key: key.clone(), record };

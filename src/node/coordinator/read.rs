@@ -37,8 +37,8 @@ struct Subject {
 
 impl Subject {
     fn lookup(&self, want: Want) -> Lookup {
-        let Subject { keyspace, partition, epoch, .. } = *self;
-        Lookup { keyspace, partition, key: self.key.clone(), want, epoch }
+        let Subject { keyspace, partition, epoch, deadline, .. } = *self;
+        Lookup { keyspace, partition, key: self.key.clone(), want, epoch, deadline }
     }
 }
 
@@ -300,7 +300,9 @@ impl Coordinator {
     fn note_silence(&self, silent: Vec<(NodeId, Moment)>) {
         let now = self.env.now();
         let mut latencies = self.latencies.reads.lock();
-        for (node, asked_at) in silent {
+        // Nobody is asked before this node itself, however long it takes.
+        let others = silent.into_iter().filter(|(node, _)| *node != self.own);
+        for (node, asked_at) in others {
             latencies.on_silence(node, now.since(asked_at), now);
         }
     }

@@ -1,9 +1,10 @@
 //! Asks the system group for a change of the cluster's facts, and what they are.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::node::env::Env;
 use crate::node::groups::client::{AskError, GroupClient, not_begun};
@@ -14,34 +15,62 @@ use crate::protocol::message::{Ask, Told};
 use crate::protocol::system::{
     SystemCommand, SystemRefusal, SystemReply, SystemRequest, SystemState,
 };
-use crate::types::{GroupId, KeyspaceId, Moment};
+use crate::types::{GroupId, KeyspaceId};
 
 /// How long the system group is given to decide.
 pub(crate) const DECISION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Questions that a node asks at once: each costs the leader a round of messages.
-const QUESTIONS_AT_ONCE_MAX: usize = 8;
+/// How long it is waited for to say what it has decided. Without a majority it never does.
+pub(crate) const QUESTION_TIME: Duration = Duration::from_secs(1);
+
+/// Requests that may wait for that.
+const WAITING_MAX: usize = 1024;
 
 /// Proposes commands of the system group, and asks what it has decided.
 pub(crate) struct SystemClient {
     env: Arc<dyn Env>,
     client: Arc<GroupClient>,
-    questions: Semaphore,
+    waiting: Semaphore,
+    /// How many questions have begun.
+    begun: AtomicU64,
+    last: Mutex<Question>,
+}
+
+/// A question of what the group has decided. One is asked at a time, and whoever comes meanwhile
+/// shares the next.
+#[derive(Default)]
+struct Question {
+    /// How many had begun with it.
+    number: u64,
+    answer: Option<Arc<SystemState>>,
 }
 
 impl SystemClient {
     /// Whose requests go by this client of groups.
     pub(crate) fn new(env: Arc<dyn Env>, client: Arc<GroupClient>) -> SystemClient {
-        SystemClient { env, client, questions: Semaphore::new(QUESTIONS_AT_ONCE_MAX) }
+        let (waiting, begun) = (Semaphore::new(WAITING_MAX), AtomicU64::new(0));
+        SystemClient { env, client, waiting, begun, last: Mutex::default() }
     }
 
     /// What the group had decided at some moment since the call, whatever this node has heard;
-    /// `None` where nobody says so in time.
-    pub(crate) async fn decided(&self, deadline: Moment) -> Option<SystemState> {
-        // Who finds no room waits for it; the semaphore is never closed.
-        let _question = self.questions.acquire().await.ok()?;
+    /// `None` where nobody says so in time, or too many want to know.
+    pub(crate) async fn decided(&self) -> Option<Arc<SystemState>> {
+        let _place = self.waiting.try_acquire().ok()?;
+        let begun = self.begun.load(Ordering::SeqCst);
+        let mut last = self.last.lock().await;
+        // One that began since the call is as good as one's own.
+        if last.number <= begun {
+            let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            let answer = self.ask_decided().await.map(Arc::new);
+            *last = Question { number, answer };
+        }
+        last.answer.clone()
+    }
+
+    async fn ask_decided(&self) -> Option<SystemState> {
         let (keyspace, key) = (KeyspaceId::GROUP, SystemMachine::state_key());
         let ask = Ask::Read { keyspace, key, consistency: Consistency::Linearizable };
+        let deadline = self.env.now() + QUESTION_TIME;
         let answered = self.client.ask(GroupId::SYSTEM, ask, deadline, true).await;
         let Told::Read { record, .. } = answered.ok()?.told else { return None };
         SystemMachine::read_state(record.as_ref()).ok()?

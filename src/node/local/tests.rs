@@ -175,7 +175,14 @@ impl Bench {
     fn read(&self, keyspace: u32) -> Result<Found, Refusal> {
         let key = Key::from("key 1");
         let (keyspace, partition) = (KeyspaceId(keyspace), PARTITION);
-        let lookup = Lookup { keyspace, partition, key, want: Want::Version, epoch: Epoch(0) };
+        let lookup = Lookup {
+            keyspace,
+            partition,
+            key,
+            want: Want::Version,
+            epoch: Epoch(0),
+            deadline: Moment(u64::MAX),
+        };
         self.local.replica.read(&lookup)
     }
 
