@@ -12,7 +12,7 @@ use crate::node::status::{
     Activity, KeyOwners, MemberStatus, NodeStatus, OwnerView, PartitionView, ReplicationStatus,
     RingSummary, RingView,
 };
-use crate::node::topology::Placement;
+use crate::node::topology::{Placement, Topology};
 use crate::protocol::membership::Member;
 use crate::protocol::ring::token_of;
 use crate::telemetry::PeerLabels;
@@ -131,10 +131,7 @@ fn read_cluster_gauges(node: &Node, attached: &Attached) {
     metrics.members_up.set(topology.up.len() as u64);
     metrics.ring_epoch.set(topology.epoch.0);
     metrics.partitions_unsettled.set(u64::from(ring_summary(attached).unsettled));
-    for hints in node.local.hint_log.targets() {
-        let labels = PeerLabels { peer: hints.target.to_string() };
-        metrics.hint_bytes.get_or_create(&labels).set(hints.bytes);
-    }
+    read_hints(node, &topology);
     for traffic in attached.transport.traffic() {
         let labels = PeerLabels { peer: traffic.peer.to_string() };
         let set = |family: &prometheus_client::metrics::family::Family<_, _>, value| {
@@ -205,6 +202,19 @@ fn member_status(
         read_latency_us: micros(pace.read),
         write_latency_us: micros(pace.write),
         slow: pace.slow,
+    }
+}
+
+/// Whoever has no hints waiting has none left, and is not passed over.
+fn read_hints(node: &Node, topology: &Topology) {
+    let own = node.identity().node_id();
+    let mut bytes: BTreeMap<NodeId, u64> = topology.members.iter().map(|it| (*it, 0)).collect();
+    bytes.remove(&own);
+    bytes.extend(node.local.hint_log.targets().into_iter().map(|it| (it.target, it.bytes)));
+    let family = &node.metrics().hint_bytes;
+    family.clear();
+    for (target, bytes) in bytes {
+        family.get_or_create(&PeerLabels { peer: target.to_string() }).set(bytes);
     }
 }
 

@@ -68,12 +68,14 @@ fn writes_for_an_absent_node_are_hinted_and_delivered_when_it_returns() {
     assert_eq!(receipt["hinted"], serde_json::json!([id]), "{receipt}");
     write_while_away(&cluster);
     assert!(hint_bytes(&cluster).expect("a status") > 0);
+    assert!(hint_gauges(&cluster, &id).iter().any(|bytes| *bytes > 0));
     cluster.nodes[DEAD].start();
     cluster.wait_formed();
     wait_until("all hints are delivered", PATIENCE, || match hint_bytes(&cluster)? {
         0 => Ok(()),
         bytes => Err(format!("{bytes} bytes of hints")),
     });
+    assert_eq!(hint_gauges(&cluster, &id), [0, 0], "metrics go on telling of hints");
     // Alone, the returned node can only answer from what it holds itself.
     cluster.nodes[0].kill();
     cluster.nodes[1].kill();
@@ -89,6 +91,17 @@ fn hint_bytes(cluster: &Cluster) -> Result<u64, String> {
         bytes += node.member(name)?["hint_bytes"].as_u64().ok_or("no hint_bytes")?;
     }
     Ok(bytes)
+}
+
+/// What the metrics of those who stayed say of hints for a node.
+fn hint_gauges(cluster: &Cluster, id: &str) -> Vec<u64> {
+    let begins = format!("coterie_hint_bytes{{peer=\"{id}\"}} ");
+    let gauge = |node: &NodeProcess| -> u64 {
+        let text = node.get("/metrics").expect(200).text();
+        let line = text.lines().find_map(|line| line.strip_prefix(&begins)).map(str::to_owned);
+        line.expect("a gauge of every member").parse().expect("a whole number")
+    };
+    cluster.nodes[..DEAD].iter().map(gauge).collect()
 }
 
 fn check_held(node: &NodeProcess, path: &str, number: usize) {
