@@ -107,7 +107,7 @@ pub enum JoinMode {
 /// Bounds on moving partitions to this node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TransferLimits {
-    /// Bytes per second that it takes over.
+    /// Bytes per second that it takes over, and as many that it gives, at most.
     pub bytes_per_second: u64,
 }
 

@@ -144,6 +144,10 @@ metrics! {
     hottest_key_requests_per_second: Reading, "Requests in a second for the key that most are for";
     background_held_back: Family<ClassLabels, Counter>,
         "Background work that did not begin because the node had much to do for clients";
+    background_pace_percent: Reading,
+        "Part of its rates that background work which copies rows may use; 100 while none does";
+    background_pulses_late: Counter,
+        "Times that this node came late to what was due while it copied rows: each slows them";
     quorum_timeouts: Counter, "Requests whose quorum did not answer in time";
     reads_hedged: Counter, "Reads that asked another replica because one was slow";
     reads_aside: Counter, "Reads of rows made off the serving threads: the engine was not durable";

@@ -434,11 +434,16 @@ pub struct Row {
 }
 
 impl Row {
-    /// Bytes that the row stands for against limits: its key, its value and a fixed overhead.
+    /// Bytes that the row stands for against limits, as [`cost_bytes`] has it.
     pub fn cost_bytes(&self) -> usize {
-        const ROW_OVERHEAD_BYTES: usize = 64;
-        self.key.0.len() + self.record.value_len() + ROW_OVERHEAD_BYTES
+        cost_bytes(&self.key, &self.record)
     }
+}
+
+/// Bytes that a record under a key stands for against limits: both, and a fixed overhead.
+pub fn cost_bytes(key: &Key, record: &Record) -> usize {
+    const ROW_OVERHEAD_BYTES: usize = 64;
+    key.0.len() + record.value_len() + ROW_OVERHEAD_BYTES
 }
 
 /// A monotonic moment in microseconds since the node's clock began; never wall time.

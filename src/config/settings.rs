@@ -255,7 +255,7 @@ static CLUSTER: [Setting; 18] = [
         section: "ring",
         name: "transfer-bytes-per-second",
         placeholder: "SIZE",
-        help: "Bytes per second that this node takes over of partitions that move to it",
+        help: "Bytes per second of moving partitions that this node takes over at most, and gives",
         set: |draft, text| put(&mut draft.config.transfers.bytes_per_second, parse_size(text)),
         show: |draft| show_size(draft.config.transfers.bytes_per_second),
     },

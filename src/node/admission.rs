@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::node::committer::Committer;
 use crate::node::env::Env;
+use crate::node::pacing::Pacing;
 use crate::node::request::RequestError;
 use crate::node::status::Activity;
 use crate::protocol::admission::{Load, Share, admits};
@@ -28,6 +29,8 @@ pub(crate) struct Admission {
     /// Client requests that wait for this node's answer.
     pub(crate) requests: Arc<AtomicUsize>,
     pub(crate) requests_max: usize,
+    /// How fast work that was let in goes on.
+    pub(crate) pacing: Arc<Pacing>,
 }
 
 /// A client's request that was let in: it counts until this goes. That is when the client has its
@@ -85,10 +88,14 @@ impl Admission {
             .map(|(class, count)| format!("{count} {}", class.name()))
             .collect();
         let state = if admits(Class::AntiEntropy, &load) { "idle" } else { "throttled" };
+        let pace = self.pacing.shown().map_or_else(
+            || "no rows are copied".to_owned(),
+            |pace| format!("rows are copied at {} % of their rates", pace.percent()),
+        );
         let held = if held.is_empty() { "nothing".to_owned() } else { held.join(", ") };
         let Share { used, max } = load.requests;
         let detail = format!(
-            "load {} %, {used} of {max} requests in flight; held back: {held}",
+            "load {} %, {used} of {max} requests in flight; {pace}; held back: {held}",
             load.percent()
         );
         Activity { name: "admission", state, detail }

@@ -38,6 +38,7 @@ use crate::node::env::Env;
 use crate::node::errands::{Errand, Errands, Reply};
 use crate::node::gate::Gate;
 use crate::node::local::Local;
+use crate::node::pacing::PacedRate;
 use crate::node::reaping::Sharing;
 use crate::node::tasks::Stop;
 use crate::node::topology::{Topology, WriteRings};
@@ -47,7 +48,6 @@ use crate::protocol::message::tree::{Answer, Question, TreeAsk, TreeReply};
 use crate::protocol::message::{Class, Message, Refusal};
 use crate::protocol::reaping::Share;
 use crate::protocol::system::placing::partition_ids;
-use crate::protocol::throttle::Throttle;
 use crate::telemetry::Metrics;
 use crate::types::{Epoch, Moment, NodeId, Timestamp};
 
@@ -59,9 +59,6 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// How often it is looked whether a pair is due when nothing else wakes this up.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long bytes may gather that the rate allows.
-const BURST: Duration = Duration::from_millis(100);
 
 /// Why an exchange did not come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +95,7 @@ pub(crate) struct AntiEntropy {
     errands: Arc<Errands>,
     lost_hints: Arc<LostHints>,
     scrubs: Arc<Scrubs>,
-    throttle: Mutex<Throttle>,
+    rate: PacedRate,
     sharing: Arc<Sharing>,
     schedule: Mutex<Schedule>,
     findings: Mutex<Findings>,
@@ -128,7 +125,7 @@ impl AntiEntropy {
             options,
             lost_hints: Arc::clone(&local.lost_hints),
             scrubs,
-            throttle: Mutex::new(Throttle::new(options.bytes_per_second, BURST)),
+            rate: PacedRate::new(&local.replica.admission.pacing, options.bytes_per_second),
             sharing,
             schedule: Mutex::new(Schedule::new(own, interval)),
             findings: Mutex::default(),

@@ -31,6 +31,7 @@ use crate::node::launch::StartError;
 use crate::node::lists::Lists;
 use crate::node::local::{Local, Parts};
 use crate::node::members::{MemberSeams, Members};
+use crate::node::pacing::PacedRate;
 use crate::node::pages::Pages;
 use crate::node::reaping::{Fence, Reaper, Sharing};
 use crate::node::rebalance::{Farewell, Rebalance};
@@ -39,7 +40,7 @@ use crate::node::scans::Scans;
 use crate::node::service::{Attached, Node};
 use crate::node::tasks::{Stop, Tasks};
 use crate::node::topology::TopologyCell;
-use crate::node::transfers::{self, TransferState, Transfers};
+use crate::node::transfers::{TransferState, Transfers};
 use crate::node::vacated::Vacated;
 use crate::node::watch::Watches;
 use crate::protocol::membership::MemberSet;
@@ -256,7 +257,14 @@ impl Node {
             Arc::clone(topology),
             Arc::clone(transport),
             Arc::clone(&self.tasks),
+            self.transfer_rate(),
         ))
+    }
+
+    /// At which a node takes over, and at which it gives: two rates alike.
+    fn transfer_rate(&self) -> PacedRate {
+        let pacing = &self.local.replica.admission.pacing;
+        PacedRate::new(pacing, self.config.transfers.bytes_per_second)
     }
 
     /// What the node founds its cluster with: on its first start, and again if it was stopped
@@ -388,7 +396,7 @@ impl Node {
             pages: Arc::clone(pages),
             metrics: Arc::clone(&local.metrics),
             fence: Arc::clone(&gate.fence),
-            throttle: transfers::throttle(self.config.transfers.bytes_per_second),
+            rate: self.transfer_rate(),
             state: TransferState::default(),
         };
         let rebalance = Rebalance {
@@ -428,6 +436,7 @@ impl Node {
         tasks.spawn(Arc::clone(&self.local.feeder).prepare_segments(stop()));
         tasks.spawn(Arc::clone(&attached.coordinator).run_deadlines(stop()));
         tasks.spawn(driver.run(stop()));
+        tasks.spawn(Arc::clone(&self.local.replica.admission.pacing).run(stop()));
         tasks.spawn(Arc::clone(&self.dispatcher).run(stop()));
         tasks.spawn(self.joining(attached).run(stop()));
         tasks.spawn(Arc::clone(&attached.members).run(stop()));

@@ -12,7 +12,9 @@ use crate::node::committer::Committer;
 use crate::node::env::{Env, run_blocking};
 use crate::node::health::Health;
 use crate::node::identity_keeper::IdentityKeeper;
+use crate::node::pacing::Pacing;
 use crate::node::tasks::Stop;
+use crate::protocol::pace::Pace;
 use crate::storage::files::Files;
 use crate::storage::group_log::{self, CommitError, GroupLogs};
 use crate::storage::identity::IdentityError;
@@ -21,8 +23,11 @@ use crate::storage::wal::{SegmentPreparer, Wal, WalError};
 use crate::telemetry::Metrics;
 use crate::types::{Lsn, Moment};
 
-/// Rows fed per turn of a blocking thread, so that a feed can be stopped and the disk looked at.
-const SLICE_ROWS: usize = 1024;
+/// Rows fed per turn of a blocking thread: some milliseconds, after which others have their turn.
+const SLICE_ROWS: usize = 32;
+
+/// Turns after which the disk is looked at.
+const TURNS_PER_LOOK: usize = 32;
 
 /// How often the table's age and the disk's room are looked at.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,10 +45,20 @@ pub(crate) struct Feeder {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) identity: Arc<IdentityKeeper>,
+    pub(crate) pacing: Arc<Pacing>,
 }
 
 /// How long the engine may have changes that are not durable and that nothing follows.
 const SETTLE_AFTER: Duration = Duration::from_secs(5);
+
+/// Whether clients are served while the engine is fed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    /// They are, and come first.
+    Paced,
+    /// The node stops.
+    AtOnce,
+}
 
 #[derive(Debug, thiserror::Error)]
 enum FeedError {
@@ -61,7 +76,7 @@ impl Feeder {
         let mut unsettled_since = None;
         while !stop.is_requested() {
             if self.is_due() && self.look_at_disk() {
-                self.feed_and_checkpoint().await;
+                self.feed_and_checkpoint(Haste::Paced).await;
             }
             self.settle(&mut unsettled_since).await;
             let next_look = self.env.now() + WATCH_INTERVAL;
@@ -102,8 +117,8 @@ impl Feeder {
             return;
         }
         if self.store.active_bytes() + self.store.frozen_bytes() > 0 {
-            self.feed_and_checkpoint().await;
-            self.feed_and_checkpoint().await;
+            self.feed_and_checkpoint(Haste::AtOnce).await;
+            self.feed_and_checkpoint(Haste::AtOnce).await;
         }
         let wal = Arc::clone(&self.wal);
         if let Err(error) = run_blocking(&*self.env, move || wal.lock().close()).await {
@@ -159,8 +174,8 @@ impl Feeder {
         }
     }
 
-    async fn feed_and_checkpoint(&self) {
-        self.judge(self.try_feed_and_checkpoint().await);
+    async fn feed_and_checkpoint(&self, haste: Haste) {
+        self.judge(self.try_feed_and_checkpoint(haste).await);
     }
 
     fn judge(&self, outcome: Result<(), FeedError>) {
@@ -177,20 +192,33 @@ impl Feeder {
         }
     }
 
-    async fn try_feed_and_checkpoint(&self) -> Result<(), FeedError> {
+    async fn try_feed_and_checkpoint(&self, haste: Haste) -> Result<(), FeedError> {
         self.store.freeze();
-        loop {
-            let store = Arc::clone(&self.store);
+        for turn in 1_usize.. {
+            let (store, began) = (Arc::clone(&self.store), self.env.now());
             let fed = run_blocking(&*self.env, move || store.feed(SLICE_ROWS)).await?;
             self.metrics.engine_rows_fed.inc_by(fed.rows as u64);
             if fed.done {
                 break;
             }
-            if !self.look_at_disk() {
+            if turn % TURNS_PER_LOOK == 0 && !self.look_at_disk() {
                 return Ok(());
+            }
+            if haste == Haste::Paced {
+                self.rest_after(self.env.now().since(began)).await;
             }
         }
         self.checkpoint().await
+    }
+
+    /// Leaves the processor to others for a while after a turn: the longer, the less time the node
+    /// has, and not at all once the next table is half full.
+    async fn rest_after(&self, turn: Duration) {
+        let needed = Pace::of(self.store.active_bytes(), self.options.memtable_bytes_max / 2);
+        let rest = self.pacing.pace().max(needed).rest_after(turn);
+        if !rest.is_zero() {
+            self.env.sleep_until(self.env.now() + rest).await;
+        }
     }
 
     async fn checkpoint(&self) -> Result<(), FeedError> {

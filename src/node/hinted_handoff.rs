@@ -367,6 +367,9 @@ impl HintedHandoff {
             true
         });
         for (target, lane) in lanes.iter_mut() {
+            if lane.delivery.is_target_up() && !lane.rows.is_empty() {
+                lane.delivery.on_pace(self.admission.pacing.pace());
+            }
             while let Some(effect) = lane.delivery.poll() {
                 match effect {
                     DeliveryEffect::Send { id } => work.extend(self.send(*target, lane, id, now)),

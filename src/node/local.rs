@@ -17,6 +17,7 @@ use crate::node::hot_keys::KeySampler;
 use crate::node::identity_keeper::IdentityKeeper;
 use crate::node::keyspace_limits::Meters;
 use crate::node::launch::StartError;
+use crate::node::pacing::Pacing;
 use crate::node::replica::Replica;
 use crate::protocol::membership::MemberSet;
 use crate::protocol::ring::Ring;
@@ -128,13 +129,15 @@ impl Opened {
             Arc::clone(&self.health),
             Arc::clone(&self.metrics),
         ));
-        let feeder = self.feeder(options, &committer);
+        let pacing = Arc::new(Pacing::new(Arc::clone(&self.env), Arc::clone(&self.metrics)));
+        let feeder = self.feeder(options, &committer, &pacing);
         let admission = Admission {
             env: Arc::clone(&self.env),
             committer: Arc::clone(&committer),
             metrics: Arc::clone(&self.metrics),
             requests: Arc::default(),
             requests_max,
+            pacing,
         };
         let replica = Replica {
             env: Arc::clone(&self.env),
@@ -170,7 +173,12 @@ impl Opened {
         Pen::new(Arc::clone(&self.env), Arc::clone(&self.clock), segment_bytes)
     }
 
-    fn feeder(&self, options: StorageOptions, committer: &Arc<Committer>) -> Feeder {
+    fn feeder(
+        &self,
+        options: StorageOptions,
+        committer: &Arc<Committer>,
+        pacing: &Arc<Pacing>,
+    ) -> Feeder {
         Feeder {
             env: Arc::clone(&self.env),
             options,
@@ -183,6 +191,7 @@ impl Opened {
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.clock),
             identity: Arc::clone(&self.identity),
+            pacing: Arc::clone(pacing),
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod local;
 mod members;
 mod mergeable;
 mod naming;
+mod pacing;
 mod pages;
 mod reaping;
 mod rebalance;

@@ -5,11 +5,13 @@
 //! visible: from there on it takes no write that the new owners do not get too.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::net::transport::Transport;
 use crate::node::env::{Env, run_blocking};
+use crate::node::pacing::PacedRate;
 use crate::node::replica::Replica;
 use crate::node::tasks::Tasks;
 use crate::node::topology::TopologyCell;
@@ -21,6 +23,13 @@ use crate::types::{Epoch, Key, NodeId};
 /// Pages read at once for all peers; a peer that finds no slot is refused and asks again.
 const SCANS_AT_ONCE_MAX: usize = 4;
 
+/// How long a page may wait for the rate: who asked waits longer than that, and asks for less often
+/// than it is answered.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes of a page when the node is slowest: a smaller one costs more to ask for than to read.
+const PAGE_BYTES_MIN: u32 = 32 << 10;
+
 /// Serves pages of partitions.
 pub(crate) struct Scans {
     env: Arc<dyn Env>,
@@ -29,6 +38,7 @@ pub(crate) struct Scans {
     transport: Arc<dyn Transport>,
     tasks: Arc<Tasks>,
     slots: Arc<Semaphore>,
+    rate: Arc<PacedRate>,
 }
 
 impl Scans {
@@ -38,9 +48,10 @@ impl Scans {
         topology: Arc<TopologyCell>,
         transport: Arc<dyn Transport>,
         tasks: Arc<Tasks>,
+        rate: PacedRate,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(SCANS_AT_ONCE_MAX));
-        Scans { env, replica, topology, transport, tasks, slots }
+        Scans { env, replica, topology, transport, tasks, slots, rate: Arc::new(rate) }
     }
 
     /// Reads one page and sends it, or refuses when too many are being read, or clients have more
@@ -63,9 +74,16 @@ impl Scans {
         }
         let begins = scan.epoch > Epoch(0) && scan.after.is_none();
         let replica = Arc::clone(&self.replica);
-        let env = Arc::clone(&self.env);
+        let (env, rate) = (Arc::clone(&self.env), Arc::clone(&self.rate));
         self.tasks.spawn(async move {
             let request = scan.request;
+            let longest = env.now() + WAIT_MAX;
+            tokio::select! { biased;
+                () = rate.ready() => {}
+                () = env.sleep_until(longest) => {}
+            }
+            let page_bytes_max = rate.part_of(scan.page_bytes_max).max(PAGE_BYTES_MIN);
+            let scan = Scan { page_bytes_max: page_bytes_max.min(scan.page_bytes_max), ..scan };
             if begins && let Err(refusal) = replica.settle().await {
                 let reply = ScanReply { request, outcome: Err(refusal), complete: false };
                 send(&*transport, from, reply);
@@ -74,6 +92,7 @@ impl Scans {
             // Asked before the rows are read: what is complete then stays so.
             let complete = replica.is_complete();
             let outcome = run_blocking(&*env, move || page(&replica, &scan)).await;
+            rate.pay(outcome.as_ref().map_or(0, ScanPage::cost_bytes));
             send(&*transport, from, ScanReply { request, outcome, complete });
             drop(slot);
         });

@@ -28,6 +28,7 @@ use crate::node::env::{Env, run_blocking};
 use crate::node::groups::gateway::Gateway;
 use crate::node::groups::system::SystemClient;
 use crate::node::members::Members;
+use crate::node::pacing::PacedRate;
 use crate::node::pages::{Pages, Place, Wish};
 use crate::node::reaping::Fence;
 use crate::node::replica::Replica;
@@ -41,9 +42,8 @@ use crate::protocol::quorum::requirement::default_in_effect;
 use crate::protocol::ring::Ring;
 use crate::protocol::system::placing::Step;
 use crate::protocol::system::{SystemCommand, SystemState};
-use crate::protocol::throttle::Throttle;
 use crate::telemetry::Metrics;
-use crate::types::{Epoch, Incarnation, Key, NodeId, PartitionId, Row, Timestamp};
+use crate::types::{Epoch, Incarnation, Key, NodeId, PartitionId, Timestamp};
 
 /// Partitions that are gone through at once.
 const COPIES_AT_ONCE: usize = 4;
@@ -57,9 +57,6 @@ const NEWS_TIME: Duration = Duration::from_millis(500);
 
 /// How often it is looked whether more can be done.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long bytes may gather that the rate allows.
-const BURST: Duration = Duration::from_millis(100);
 
 /// A partition that moves to this node, and whom it was taken from so far.
 struct Copy {
@@ -89,13 +86,8 @@ pub(crate) struct Transfers {
     pub(crate) pages: Arc<Pages>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) fence: Arc<Fence>,
-    pub(crate) throttle: Mutex<Throttle>,
+    pub(crate) rate: PacedRate,
     pub(crate) state: TransferState,
-}
-
-/// The rate at which rows are taken over.
-pub(crate) fn throttle(bytes_per_second: u64) -> Mutex<Throttle> {
-    Mutex::new(Throttle::new(bytes_per_second, BURST))
 }
 
 impl Transfers {
@@ -263,7 +255,7 @@ impl Transfers {
         let floor = self.burying_floor(place);
         loop {
             self.replica.admission.wait(Class::Transfer).await;
-            self.pace().await;
+            self.rate.ready().await;
             let (up_to, has_rows) = self.stretch(place, after.clone()).await?;
             let ends_with = up_to.up_to.clone();
             let wish = Wish { after: after.clone(), epoch, compare: Some(up_to) };
@@ -284,26 +276,11 @@ impl Transfers {
     }
 
     async fn keep(&self, place: Place, page: ScanPage) -> Result<(), Refusal> {
-        let cost = |(key, record): &(Key, _)| {
-            let (key, record) = (key.clone(), Clone::clone(record));
-            Row { keyspace: place.0, key, record }.cost_bytes() as u64
-        };
-        let bytes: u64 = page.rows.iter().map(cost).sum();
+        let bytes = page.cost_bytes();
         self.metrics.transfer_rows.inc_by(page.rows.len() as u64);
         self.metrics.transfer_bytes.inc_by(bytes);
-        self.throttle.lock().take(bytes, self.env.now());
+        self.rate.pay(bytes);
         self.pages.keep(place, page).await
-    }
-
-    /// Waits until the rate allows another page.
-    async fn pace(&self) {
-        loop {
-            let (now, ready) = (self.env.now(), self.throttle.lock().ready_at());
-            if ready <= now {
-                return;
-            }
-            self.env.sleep_until(ready).await;
-        }
     }
 
     /// What is here of the rows behind a key, and whether anything is.

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use crate::protocol::version::dvv::Context;
 use crate::protocol::version::merging::Change;
-use crate::types::NodeId;
-use crate::types::{Epoch, Key, KeyspaceId, PartitionId, Record, Row, Version};
+use crate::types::{Epoch, Key, KeyspaceId, NodeId, PartitionId, Record, Row, Version, cost_bytes};
 
 mod group;
 mod list;
@@ -262,6 +261,13 @@ pub struct ScanPage {
     pub done: bool,
     /// Whether the asker has the very same rows; none are listed then.
     pub same: bool,
+}
+
+impl ScanPage {
+    /// Bytes that the rows stand for against limits.
+    pub fn cost_bytes(&self) -> u64 {
+        self.rows.iter().map(|(key, record)| cost_bytes(key, record) as u64).sum()
+    }
 }
 
 /// What the asker of a page holds of it.

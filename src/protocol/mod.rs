@@ -19,6 +19,7 @@ pub mod membership;
 pub mod merkle;
 pub mod message;
 pub mod meter;
+pub mod pace;
 pub mod planted;
 pub mod quorum;
 pub mod raft;

@@ -61,14 +61,11 @@ impl AntiEntropy {
     /// Waits until clients and the rate allow more rows.
     async fn make_way(&self) {
         self.gate.replica.admission.wait(Class::AntiEntropy).await;
-        let ready_at = self.throttle.lock().ready_at();
-        if ready_at > self.env.now() {
-            self.env.sleep_until(ready_at).await;
-        }
+        self.rate.ready().await;
     }
 
     fn pay(&self, row: &Row) {
-        self.throttle.lock().take(row.cost_bytes() as u64, self.env.now());
+        self.rate.pay(row.cost_bytes() as u64);
     }
 
     async fn send_rows(&self, pair: Pair, epoch: Epoch, keys: &[Key]) -> Result<u64, Broken> {

@@ -29,6 +29,7 @@ use std::time::Duration;
 use self::window::{Stage, Window};
 use crate::protocol::hints::backoff::Backoff;
 use crate::protocol::message::Refusal;
+use crate::protocol::pace::Pace;
 use crate::protocol::throttle::Throttle;
 use crate::types::Moment;
 
@@ -124,6 +125,7 @@ pub struct Delivery {
     setup: DeliverySetup,
     window: Window,
     throttle: Throttle,
+    pace: Pace,
     backoff: Backoff,
     up: bool,
     /// Nothing is fetched or sent before this moment.
@@ -148,6 +150,7 @@ impl Delivery {
         Delivery {
             window: Window::new(in_flight_max, window_bytes_max),
             throttle: Throttle::new(setup.bytes_per_second, BURST),
+            pace: Pace::WHOLE,
             backoff: Backoff::new(setup.backoff_min, setup.backoff_max, seed),
             up: false,
             paused_until: now,
@@ -256,6 +259,11 @@ impl Delivery {
         self.window.requeue_due(now, self.setup.resend_after);
     }
 
+    /// From here on only this part of the rate is used.
+    pub fn on_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
     /// What to do next; to be called until `None` after each event.
     pub fn poll(&mut self) -> Option<DeliveryEffect> {
         if let Some(effect) = self.poll_send() {
@@ -314,7 +322,7 @@ impl Delivery {
             if !self.throttle.is_ready(self.now) {
                 return None;
             }
-            self.throttle.take(next.bytes, self.now);
+            self.throttle.take(self.pace.cost(next.bytes), self.now);
             self.counts.resent += u64::from(next.sent);
             self.window.set(next.id, Stage::InFlight { since: self.now });
             return Some(DeliveryEffect::Send { id: next.id });

@@ -164,6 +164,19 @@ fn the_byte_rate_is_kept() {
 }
 
 #[test]
+fn at_half_the_pace_hints_wait_twice_as_long() {
+    let slow = DeliverySetup { bytes_per_second: 1_000, ..SETUP };
+    let mut delivery = Delivery::new(slow, 1, START);
+    delivery.on_queued(START);
+    delivery.on_target_up(START);
+    assert!(matches!(drain(&mut delivery)[..], [Fetch { .. }]));
+    delivery.on_pace(Pace::of(1, 2));
+    delivery.on_fetched(&[hint(1), hint(2)], true, START);
+    assert_eq!(drain(&mut delivery), sends(&[1]));
+    assert_eq!(delivery.next_deadline(), Some(ms(150)));
+}
+
+#[test]
 fn refusals_of_one_burst_pause_once_and_grow_from_burst_to_burst() {
     let (mut delivery, _) = sent(SETUP, &[hint(1), hint(2)]);
     let mut now = START;
