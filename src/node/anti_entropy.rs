@@ -125,7 +125,7 @@ impl AntiEntropy {
             options,
             lost_hints: Arc::clone(&local.lost_hints),
             scrubs,
-            rate: PacedRate::new(&local.replica.admission.pacing, options.bytes_per_second),
+            rate: local.rate(options.bytes_per_second),
             sharing,
             schedule: Mutex::new(Schedule::new(own, interval)),
             findings: Mutex::default(),

@@ -31,7 +31,6 @@ use crate::node::launch::StartError;
 use crate::node::lists::Lists;
 use crate::node::local::{Local, Parts};
 use crate::node::members::{MemberSeams, Members};
-use crate::node::pacing::PacedRate;
 use crate::node::pages::Pages;
 use crate::node::reaping::{Fence, Reaper, Sharing};
 use crate::node::rebalance::{Farewell, Rebalance};
@@ -257,14 +256,8 @@ impl Node {
             Arc::clone(topology),
             Arc::clone(transport),
             Arc::clone(&self.tasks),
-            self.transfer_rate(),
+            self.local.rate(self.config.transfers.bytes_per_second),
         ))
-    }
-
-    /// At which a node takes over, and at which it gives: two rates alike.
-    fn transfer_rate(&self) -> PacedRate {
-        let pacing = &self.local.replica.admission.pacing;
-        PacedRate::new(pacing, self.config.transfers.bytes_per_second)
     }
 
     /// What the node founds its cluster with: on its first start, and again if it was stopped
@@ -396,7 +389,7 @@ impl Node {
             pages: Arc::clone(pages),
             metrics: Arc::clone(&local.metrics),
             fence: Arc::clone(&gate.fence),
-            rate: self.transfer_rate(),
+            rate: self.local.rate(self.config.transfers.bytes_per_second),
             state: TransferState::default(),
         };
         let rebalance = Rebalance {

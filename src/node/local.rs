@@ -17,7 +17,7 @@ use crate::node::hot_keys::KeySampler;
 use crate::node::identity_keeper::IdentityKeeper;
 use crate::node::keyspace_limits::Meters;
 use crate::node::launch::StartError;
-use crate::node::pacing::Pacing;
+use crate::node::pacing::{PacedRate, Pacing};
 use crate::node::replica::Replica;
 use crate::protocol::membership::MemberSet;
 use crate::protocol::ring::Ring;
@@ -69,6 +69,11 @@ pub(crate) struct Local {
 }
 
 impl Local {
+    /// A rate at which rows are copied, at the node's pace.
+    pub(crate) fn rate(&self, bytes_per_second: u64) -> PacedRate {
+        PacedRate::new(&self.replica.admission.pacing, bytes_per_second)
+    }
+
     /// Opens everything and recovers what the log holds beyond the engine. Blocks on the disk.
     pub(crate) fn open(config: &Config, parts: Parts) -> Result<Local, StartError> {
         let Parts { env, files, engine, engine_lost } = parts;

@@ -21,7 +21,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::config::Replication;
 use crate::net::transport::Transport;
 use crate::node::admission::Admission;
 use crate::node::env::Env;
@@ -30,9 +29,8 @@ use crate::node::pages::{Pages, Place, Wish};
 use crate::node::tasks::Stop;
 use crate::node::topology::{Placement, Topology, TopologyCell};
 use crate::protocol::message::{Class, Refusal};
-use crate::protocol::quorum::requirement::default_in_effect;
 use crate::protocol::ring::Ring;
-use crate::protocol::system::placing::partition_ids;
+use crate::protocol::system::placing::{LayoutId, partition_ids};
 use crate::telemetry::Metrics;
 use crate::types::{NodeId, PartitionId};
 
@@ -177,15 +175,15 @@ struct Wanted {
 
 impl Plan {
     fn new(topology: &Topology, own: NodeId) -> Plan {
-        let mut rings_before: BTreeMap<u32, Ring> = BTreeMap::new();
+        let mut rings_before: BTreeMap<(LayoutId, u32), Ring> = BTreeMap::new();
         let mut places = BTreeMap::new();
         for (keyspace, placement) in topology.placements() {
             for partition in partition_ids(placement.ring.partitions()) {
                 let ring = placement.read_ring(partition);
                 if ring.primaries(partition).contains(&own) {
-                    let factor = placement.replication.factor;
-                    let before =
-                        rings_before.entry(factor).or_insert_with(|| ring_without(ring, own));
+                    let lies = (placement.read_layout(partition), ring.replication_factor());
+                    let before = rings_before.entry(lies);
+                    let before = before.or_insert_with(|| ring_without(ring, own));
                     let wanted = Wanted::after_loss(placement, (ring, before), partition, own);
                     places.insert((keyspace, partition), wanted);
                 }
@@ -211,7 +209,7 @@ impl Wanted {
         own: NodeId,
     ) -> Wanted {
         let holders = others(ring, at, own);
-        let without_own = write_quorum(placement, ring).saturating_sub(1);
+        let without_own = placement.usual_write_quorum(ring).saturating_sub(1);
         let enough = holders.len().saturating_sub(without_own) + 1;
         Wanted::new(before.primaries(at).iter().copied().collect(), holders, enough)
     }
@@ -239,12 +237,6 @@ impl Wanted {
 /// The primaries of a partition but one.
 fn others(ring: &Ring, partition: PartitionId, own: NodeId) -> BTreeSet<NodeId> {
     ring.primaries(partition).iter().copied().filter(|node| *node != own).collect()
-}
-
-/// How many replicas acknowledged a write by default while the ring was this one.
-fn write_quorum(placement: &Placement, ring: &Ring) -> usize {
-    let Replication { factor, write_quorum, .. } = placement.replication;
-    default_in_effect(write_quorum, factor, ring.replicas_in_effect()) as usize
 }
 
 /// The ring as it is without a node.

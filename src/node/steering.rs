@@ -11,11 +11,12 @@ use crate::node::members::MemberError;
 use crate::node::request::RequestError;
 use crate::node::service::{Attached, Node};
 use crate::protocol::membership::view::State;
-use crate::protocol::ring::Ring;
+use crate::protocol::ring::Move;
 use crate::protocol::system::orders::moves_due;
-use crate::protocol::system::placing::{LayoutId, Step, partition_ids};
+use crate::protocol::system::placing::{Step, partition_ids};
 use crate::protocol::system::plan::{Plan, Risk, plan, shares};
 use crate::protocol::system::state::{Standing, SystemState};
+use crate::protocol::system::transfers::under_way;
 use crate::protocol::system::{SystemCommand, SystemReply};
 use crate::storage::store::Store;
 use crate::types::{Epoch, GroupId, KeyspaceId, NodeId, PartitionId, Row};
@@ -220,14 +221,12 @@ impl Node {
     pub fn transfers(&self) -> Result<TransfersView, RequestError> {
         let attached = self.attached()?;
         let state = system_state(attached)?;
-        let rings = ViewRings::new(&state);
-        let moves = state.placing().moving().map(|(partition, at, moving)| {
-            let (old, new) = (rings.owners(at, partition), rings.owners(moving.to, partition));
+        let moves = under_way(&state).into_iter().map(|(change, moving)| {
             let (step, waiting) = match &moving.step {
                 Step::Copying { waiting } => ("copying", waiting.iter().copied().collect()),
                 Step::Serving { .. } => ("serving", Vec::new()),
             };
-            let (to, from) = (only_in(&new, &old), only_in(&old, &new));
+            let Move { partition, gained: to, lost: from } = change;
             MoveView { partition, to, from, step, waiting }
         });
         let members = state.members().iter();
@@ -434,28 +433,4 @@ fn place_bytes(store: &Store, keyspace: KeyspaceId, partition: PartitionId) -> u
         }
     }
     bytes
-}
-
-fn only_in(these: &BTreeSet<NodeId>, those: &BTreeSet<NodeId>) -> Vec<NodeId> {
-    these.difference(those).copied().collect()
-}
-
-/// The rings that moves lead from and to, for the default keyspace.
-struct ViewRings {
-    rings: BTreeMap<LayoutId, Ring>,
-}
-
-impl ViewRings {
-    fn new(state: &SystemState) -> ViewRings {
-        let (partitions, factor) = (state.partitions(), state.settings().replication.factor);
-        let ring = |(id, layout): (&LayoutId, &Vec<_>)| {
-            Some((*id, Ring::new(state.epoch(), partitions, factor, layout).ok()?))
-        };
-        ViewRings { rings: state.placing().layouts().iter().filter_map(ring).collect() }
-    }
-
-    fn owners(&self, layout: LayoutId, partition: PartitionId) -> BTreeSet<NodeId> {
-        let ring = self.rings.get(&layout);
-        ring.map(|ring| ring.primaries(partition).iter().copied().collect()).unwrap_or_default()
-    }
 }

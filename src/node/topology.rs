@@ -3,13 +3,11 @@
 //!
 //! Every leaderless keyspace has a [`Placement`] of its own. Keyspaces of one replication factor
 //! share their rings: one for each layout that partitions lie by or move to
-//! ([`crate::protocol::system::placing`]). A key's partition is the same on each.
+//! ([`crate::protocol::system::placing`]). A key's partition is the same on each. A keyspace of
+//! which N is changed has the old one on older layouts, and R and W with it.
 //!
 //! What a coordinator has decided under one epoch may be out of date where it arrives:
 //! [`Topology::admits`] says whether that does harm.
-//!
-//! Caveat: a keyspace whose factor is raised has its rows where they were. Until repair has taken
-//! them along, a read may meet none of the replicas that hold them.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,15 +28,16 @@ use crate::protocol::system::SystemState;
 use crate::protocol::system::keyspace::{Keyspace, Mode};
 use crate::protocol::system::placing::{LayoutId, Located, Placing, partition_ids};
 use crate::protocol::system::reaping::Reaping;
+use crate::protocol::system::spread::{Factors, Spread};
 use crate::types::{Epoch, KeyspaceId, Moment, NodeId, PartitionId};
 
 /// The cluster's keyspaces, as far as placing rows goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Keyspaces {
     /// N, R and W of the default keyspace.
-    default: Replication,
+    default: Spread,
     /// Those of the other leaderless keyspaces.
-    quorum: BTreeMap<KeyspaceId, Replication>,
+    quorum: BTreeMap<KeyspaceId, Spread>,
     strong: BTreeSet<KeyspaceId>,
     /// All ids below this one have been given out.
     next: KeyspaceId,
@@ -48,18 +47,21 @@ impl Keyspaces {
     /// What a node knows that has not heard of the system group yet.
     pub(crate) fn founding(default: Replication) -> Keyspaces {
         let next = KeyspaceId(KeyspaceId::DEFAULT.0 + 1);
+        let default = Spread::even(default);
         Keyspaces { default, quorum: BTreeMap::new(), strong: BTreeSet::new(), next }
     }
 
     /// What the system group has decided.
     pub(crate) fn decided(state: &SystemState) -> Keyspaces {
         let of_mode = |mode| move |keyspace: &&Keyspace| keyspace.mode == mode;
-        let others = state.keyspaces().filter(|keyspace| keyspace.id != KeyspaceId::DEFAULT);
-        let quorum = others.filter(of_mode(Mode::Quorum));
+        let quorum = state.keyspaces().filter(of_mode(Mode::Quorum));
+        let mut quorum: BTreeMap<KeyspaceId, Spread> =
+            quorum.map(|keyspace| (keyspace.id, keyspace.spread())).collect();
+        let default = quorum.remove(&KeyspaceId::DEFAULT);
         let strong = state.keyspaces().filter(of_mode(Mode::Strong));
         Keyspaces {
-            default: state.settings().replication,
-            quorum: quorum.map(|keyspace| (keyspace.id, keyspace.replication)).collect(),
+            default: default.unwrap_or_else(|| Spread::even(state.settings().replication)),
+            quorum,
             strong: strong.map(|keyspace| keyspace.id).collect(),
             next: state.next_keyspace(),
         }
@@ -78,8 +80,10 @@ impl Keyspaces {
 pub(crate) struct Placement {
     /// Who is to own what.
     pub(crate) ring: Arc<Ring>,
-    /// N, R and W.
+    /// N, R and W, as they are to be.
     pub(crate) replication: Replication,
+    /// As they are on rings of another N, while partitions are on their way from there.
+    before: Option<Replication>,
     rings: Arc<BTreeMap<LayoutId, Arc<Ring>>>,
     located: Arc<[Located]>,
 }
@@ -131,7 +135,8 @@ impl Placement {
         ring: &Ring,
         options: &RequestOptions,
     ) -> Result<u32, RequestError> {
-        self.required("r", self.replication.read_quorum, ring, options)
+        let replication = self.replication_on(ring);
+        required("r", (replication.read_quorum, replication.factor), ring, options)
     }
 
     /// The number of replicas that must acknowledge a write.
@@ -140,13 +145,30 @@ impl Placement {
         ring: &Ring,
         options: &RequestOptions,
     ) -> Result<u32, RequestError> {
-        self.required("w", self.replication.write_quorum, ring, options)
+        let replication = self.replication_on(ring);
+        required("w", (replication.write_quorum, replication.factor), ring, options)
     }
 
-    /// The ring whose owners of a partition answer reads.
+    /// N, R and W on a ring of this keyspace.
+    fn replication_on(&self, ring: &Ring) -> Replication {
+        let before = self.before.filter(|it| it.factor == ring.replication_factor());
+        before.unwrap_or(self.replication)
+    }
+
+    /// How many replicas acknowledged a write by default while the ring was this one.
+    pub(crate) fn usual_write_quorum(&self, ring: &Ring) -> usize {
+        let Replication { factor, write_quorum, .. } = self.replication_on(ring);
+        default_in_effect(write_quorum, factor, ring.replicas_in_effect()) as usize
+    }
+
+    /// The layout whose owners of a partition answer reads.
+    pub(crate) fn read_layout(&self, partition: PartitionId) -> LayoutId {
+        self.locate(partition).map(Located::read_layout).unwrap_or_default()
+    }
+
+    /// The ring of those.
     pub(crate) fn read_ring(&self, partition: PartitionId) -> &Ring {
-        let layout = self.locate(partition).map(|located| located.read_layout());
-        layout.map_or(&self.ring, |layout| self.ring_of(layout))
+        self.ring_of(self.read_layout(partition))
     }
 
     /// While a partition moves, the ring whose owners take its writes and do not answer reads.
@@ -210,19 +232,17 @@ impl Placement {
     pub(crate) fn is_under_replicated(&self) -> bool {
         self.ring.replicas_in_effect() < self.replication.factor
     }
+}
 
-    fn required(
-        &self,
-        field: &'static str,
-        default: u32,
-        ring: &Ring,
-        options: &RequestOptions,
-    ) -> Result<u32, RequestError> {
-        let factor = self.replication.factor;
-        Asked { explicit: options.quorum, level: options.level, default, factor }
-            .required(ring.replicas_in_effect())
-            .map_err(|error| RequestError::Invalid { field, problem: error.to_string() })
-    }
+fn required(
+    field: &'static str,
+    (default, factor): (u32, u32),
+    ring: &Ring,
+    options: &RequestOptions,
+) -> Result<u32, RequestError> {
+    Asked { explicit: options.quorum, level: options.level, default, factor }
+        .required(ring.replicas_in_effect())
+        .map_err(|error| RequestError::Invalid { field, problem: error.to_string() })
 }
 
 /// Where partitions are, as the system group has decided.
@@ -242,15 +262,19 @@ struct FactorRings {
 }
 
 impl Placed<'_> {
-    fn rings(&self, factor: u32) -> Result<FactorRings, RingError> {
+    fn rings(&self, factors: Factors) -> Result<FactorRings, RingError> {
         let mut rings = BTreeMap::new();
         for (id, layout) in self.placing.layouts() {
-            rings.insert(*id, Arc::new(Ring::new(self.epoch, self.partitions, factor, layout)?));
+            let ring = Ring::new(self.epoch, self.partitions, factors.on(*id), layout)?;
+            rings.insert(*id, Arc::new(ring));
         }
         let target = match rings.get(&self.placing.target()) {
             Some(target) => Arc::clone(target),
             // Nothing is decided yet, as far as this node has heard: nobody owns anything.
-            None => Arc::new(Ring::new(self.epoch, self.partitions, factor, &[])?),
+            None => {
+                let factor = factors.on(self.placing.target());
+                Arc::new(Ring::new(self.epoch, self.partitions, factor, &[])?)
+            }
         };
         Ok(FactorRings { target, rings: Arc::new(rings) })
     }
@@ -289,19 +313,22 @@ impl Topology {
     ) -> Result<Topology, RingError> {
         let located: Arc<[Located]> =
             partition_ids(placed.partitions).map(|it| placed.placing.locate(it)).collect();
-        let mut made: BTreeMap<u32, FactorRings> = BTreeMap::new();
-        let mut place = |replication: Replication| -> Result<Placement, RingError> {
-            let FactorRings { target, rings } = match made.entry(replication.factor) {
+        let mut made: BTreeMap<Factors, FactorRings> = BTreeMap::new();
+        let mut place = |spread: Spread| -> Result<Placement, RingError> {
+            let factors = spread.factors();
+            let FactorRings { target, rings } = match made.entry(factors) {
                 Entry::Occupied(known) => known.get().clone(),
-                Entry::Vacant(free) => free.insert(placed.rings(replication.factor)?).clone(),
+                Entry::Vacant(free) => free.insert(placed.rings(factors)?).clone(),
             };
-            Ok(Placement { ring: target, replication, rings, located: Arc::clone(&located) })
+            let (replication, located) = (spread.now, Arc::clone(&located));
+            let before = spread.before.map(|before| before.replication);
+            Ok(Placement { ring: target, replication, before, rings, located })
         };
         let default = place(keyspaces.default)?;
         let ring = Arc::clone(&default.ring);
         let mut placements = BTreeMap::from([(KeyspaceId::DEFAULT, default)]);
-        for (keyspace, replication) in &keyspaces.quorum {
-            placements.insert(*keyspace, place(*replication)?);
+        for (keyspace, spread) in &keyspaces.quorum {
+            placements.insert(*keyspace, place(*spread)?);
         }
         let (epoch, floors) = (placed.epoch, placed.reaping.floors().collect());
         Ok(Topology {

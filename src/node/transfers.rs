@@ -22,7 +22,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::config::Replication;
 use crate::net::transport::Transport;
 use crate::node::env::{Env, run_blocking};
 use crate::node::groups::gateway::Gateway;
@@ -38,7 +37,6 @@ use crate::node::topology::{Placement, Topology, TopologyCell, WriteRings};
 use crate::protocol::digest::Digest;
 use crate::protocol::message::{Class, Compare, Refusal, RequestId, Scan, ScanPage};
 use crate::protocol::planted::{Planted, planted};
-use crate::protocol::quorum::requirement::default_in_effect;
 use crate::protocol::ring::Ring;
 use crate::protocol::system::placing::Step;
 use crate::protocol::system::{SystemCommand, SystemState};
@@ -320,7 +318,7 @@ fn waiting_for(state: &SystemState, own: NodeId, served: Epoch) -> Vec<(Partitio
 }
 
 /// Whom the rows of a partition are to be taken from.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Wanted {
     sources: BTreeSet<NodeId>,
     /// How many of them must have been gone through while they were complete.
@@ -332,7 +330,8 @@ struct Wanted {
 
 impl Wanted {
     /// The present owners but this node. Any default write quorum of all of them meets any set of
-    /// `enough`. Owners that were removed from the cluster have nothing to say any more.
+    /// `enough`. Owners that were removed from the cluster have nothing to say any more. Nobody is
+    /// asked for rows of a keyspace that stay where they are, or go to others than this node.
     fn new(
         placement: &Placement,
         partition: PartitionId,
@@ -340,10 +339,14 @@ impl Wanted {
         is_member: impl Fn(&NodeId) -> bool,
     ) -> Wanted {
         let WriteRings { present, coming } = placement.write_rings(partition);
+        let takes = coming.is_some_and(|it| changes(present, it, partition, own));
+        if !takes {
+            return Wanted::default();
+        }
         let owners = present.primaries(partition);
         let others = owners.iter().copied().filter(|node| *node != own);
         let sources: BTreeSet<NodeId> = others.filter(is_member).collect();
-        let unneeded = write_quorum(placement, present).saturating_sub(1);
+        let unneeded = placement.usual_write_quorum(present).saturating_sub(1);
         // What this node has as an owner itself, it needs not hear from itself.
         let own_counts = usize::from(owners.contains(&own));
         let enough = owners.len().saturating_sub(unneeded + own_counts).min(sources.len());
@@ -366,8 +369,9 @@ impl Wanted {
     }
 }
 
-/// How many replicas acknowledged a write by default while the ring was this one.
-fn write_quorum(placement: &Placement, ring: &Ring) -> usize {
-    let Replication { factor, write_quorum, .. } = placement.replication;
-    default_in_effect(write_quorum, factor, ring.replicas_in_effect()) as usize
+/// Whether a node is to own a partition that changes its owners.
+fn changes(present: &Ring, coming: &Ring, partition: PartitionId, own: NodeId) -> bool {
+    let of = |ring: &Ring| ring.primaries(partition).iter().copied().collect::<BTreeSet<NodeId>>();
+    let (present, coming) = (of(present), of(coming));
+    coming.contains(&own) && coming != present
 }

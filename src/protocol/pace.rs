@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_node_in_time_gives_all_and_one_that_is_late_a_sixteenth() {
-        assert_eq!(after([]).pace().percent(), 25);
+        assert_eq!(after([]).pace().percent(), 13);
         assert_eq!(after([IN_TIME; 700]).pace(), Pace::WHOLE);
         assert_eq!(after([TOO_LATE; 2]).pace().percent(), 7);
         assert_eq!(after([TOO_LATE; 100]).pace().percent(), 7);

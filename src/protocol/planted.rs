@@ -9,6 +9,8 @@
 pub enum Planted {
     /// The new owners of a partition answer reads before they have its rows.
     ReadsFlippedBeforeSync,
+    /// Nodes that a keyspace's larger N makes owners answer reads before they have its rows.
+    OwnersAtOnce,
     /// While a partition moves, writes go to its old owners alone.
     WritesToOldOwnersOnly,
     /// While a partition moves, the acknowledgements of old and new owners count together.

@@ -96,16 +96,6 @@ impl Mending {
     }
 }
 
-impl Shape {
-    /// Replicas in effect of a key: N of its keyspace, or all nodes while there are fewer.
-    pub(crate) fn in_effect(&self, key: &Key) -> u32 {
-        let second = keyspaces::of_key(key).and_then(|name| keyspaces::factor_of(&name));
-        second
-            .unwrap_or(self.replication.factor)
-            .min(u32::try_from(self.machines).expect("clusters are small"))
-    }
-}
-
 /// What a machine had on its disks.
 #[derive(Default)]
 pub(crate) struct Backup {
@@ -126,6 +116,8 @@ pub(crate) struct Cluster {
     failed_starts: Mutex<Vec<String>>,
     /// Changes of the ring that are asked for and not decided.
     changes: Arc<()>,
+    /// N of the default keyspace, once it was changed.
+    altered: Mutex<Option<u32>>,
 }
 
 /// A machine with what it keeps.
@@ -257,6 +249,7 @@ impl Cluster {
             hosts,
             failed_starts,
             changes,
+            altered: Mutex::default(),
         })
     }
 
@@ -422,13 +415,32 @@ impl Cluster {
         kept
     }
 
+    /// Replicas in effect of a key: N of its keyspace, or all nodes while there are fewer.
+    pub(crate) fn in_effect(&self, key: &Key) -> u32 {
+        let second = keyspaces::of_key(key).and_then(|name| keyspaces::factor_of(&name));
+        let default = || self.altered().unwrap_or(self.shape.replication.factor);
+        second
+            .unwrap_or_else(default)
+            .min(u32::try_from(self.shape.machines).expect("clusters are small"))
+    }
+
+    /// N of the default keyspace, once it was changed.
+    pub(crate) fn altered(&self) -> Option<u32> {
+        *self.altered.lock()
+    }
+
+    /// Notes that N of the default keyspace was changed.
+    pub(crate) fn note_altered(&self, factor: u32) {
+        *self.altered.lock() = Some(factor);
+    }
+
     /// The machines of a key's primaries, as the first running node has them.
     pub(crate) fn primaries(&self, key: &Key) -> Vec<usize> {
         let Some(node) = self.nodes().first().cloned() else { return Vec::new() };
         let owners = node.owners(key).owners;
         let node_ids = self.node_ids();
         // The preference list is the same for every N: its first N are the primaries.
-        let primaries = &owners[..owners.len().min(self.shape.in_effect(key) as usize)];
+        let primaries = &owners[..owners.len().min(self.in_effect(key) as usize)];
         let is_primary = |node_id: &NodeId| primaries.iter().any(|owner| owner.node_id == *node_id);
         node_ids.into_iter().filter(|(_, id)| is_primary(id)).map(|(machine, _)| machine).collect()
     }

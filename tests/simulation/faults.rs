@@ -13,6 +13,7 @@ use coterie::types::Moment;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::disk::Survival;
+use crate::keyspaces;
 use crate::network::Weather;
 use crate::strong;
 
@@ -47,6 +48,8 @@ pub(crate) enum Fault {
     Leave { machine: usize },
     /// A machine's node joins, and is put into the place of another one's.
     Replace { old: usize, new: usize },
+    /// The default keyspace gets another N, and majorities of it.
+    Alter { factor: u32 },
     /// A machine burns down with its disk, and its node is removed from the cluster.
     Burn { machine: usize },
     /// A machine's node hears nothing of Raft groups, and so no news of the ring.
@@ -173,7 +176,7 @@ impl Fault {
             Fault::Join { machine }
             | Fault::Replace { new: machine, .. }
             | Fault::Burn { machine } => BTreeSet::from([Claim::Machine(*machine)]),
-            Fault::Leave { .. } => BTreeSet::new(),
+            Fault::Leave { .. } | Fault::Alter { .. } => BTreeSet::new(),
             Fault::Deaf { machine } => BTreeSet::from([Claim::Ears(*machine)]),
             Fault::HandOver { .. } | Fault::Place { .. } => BTreeSet::new(),
         }
@@ -199,7 +202,7 @@ impl Fault {
                 cluster.disk(*machine).set_faults(|faults| faults.full = true);
             }
             Fault::HandOver { machine, seed } => {
-                // Ends with the run's runtime at the latest, as does the next.
+                // Ends with the run's runtime at the latest, as do the following.
                 tokio::spawn(strong::hand_over(cluster.clone(), *machine, *seed));
             }
             Fault::Place { machine, seed } => {
@@ -208,27 +211,14 @@ impl Fault {
             Fault::Join { machine } => cluster.start(*machine),
             Fault::Deaf { machine } => cluster.network.set_deaf(*machine, true),
             Fault::Leave { machine } => {
-                let (cluster, machine) = (cluster.clone(), *machine);
-                // Ends with the run's runtime at the latest, as does the next.
-                tokio::spawn(async move {
-                    let change = |leave| RingChange { leave, ..RingChange::default() };
-                    if decide(cluster.clone(), machine, change).await {
-                        cluster.expect_to_leave(machine);
-                    }
-                });
+                tokio::spawn(leave(cluster.clone(), *machine));
             }
             Fault::Replace { old, new } => {
                 cluster.start(*new);
-                let (cluster, old, new) = (cluster.clone(), *old, format!("n{new}"));
-                tokio::spawn(async move {
-                    let change = |old: Vec<String>| {
-                        let replace = old.into_iter().map(|old| (old, new.clone())).collect();
-                        RingChange { replace, ..RingChange::default() }
-                    };
-                    if decide(cluster.clone(), old, change).await {
-                        cluster.expect_to_leave(old);
-                    }
-                });
+                tokio::spawn(replace(cluster.clone(), *old, *new));
+            }
+            Fault::Alter { factor } => {
+                tokio::spawn(keyspaces::alter(cluster.clone(), *factor));
             }
             Fault::Burn { machine } => {
                 cluster.burn(*machine);
@@ -268,8 +258,26 @@ impl Fault {
             | Fault::Join { .. }
             | Fault::Leave { .. }
             | Fault::Replace { .. }
+            | Fault::Alter { .. }
             | Fault::Burn { .. } => {}
         }
+    }
+}
+
+async fn leave(cluster: Arc<Cluster>, machine: usize) {
+    let change = |leave| RingChange { leave, ..RingChange::default() };
+    if decide(cluster.clone(), machine, change).await {
+        cluster.expect_to_leave(machine);
+    }
+}
+
+async fn replace(cluster: Arc<Cluster>, old: usize, new: usize) {
+    let change = |old: Vec<String>| {
+        let replace = old.into_iter().map(|old| (old, format!("n{new}"))).collect();
+        RingChange { replace, ..RingChange::default() }
+    };
+    if decide(cluster.clone(), old, change).await {
+        cluster.expect_to_leave(old);
     }
 }
 

@@ -239,6 +239,8 @@ pub(crate) struct Evidence {
     pub(crate) burnt: BTreeSet<NodeId>,
     /// N of the default keyspace.
     pub(crate) replication_factor: u32,
+    /// What N of the default keyspace was changed to.
+    pub(crate) altered_factor: Option<u32>,
     /// Whether deletes were reaped.
     pub(crate) reaps: bool,
     /// Whether messages arrived more than once: a refused write may then have a second try.

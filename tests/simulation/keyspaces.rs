@@ -3,10 +3,11 @@
 //! request tells a judge all that there is to know.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use coterie::config::Replication;
 use coterie::protocol::system::SystemCommand;
-use coterie::protocol::system::keyspace::Mode;
+use coterie::protocol::system::keyspace::{DEFAULT_NAME, Mode, ReplicationAsked};
 use coterie::protocol::system::limits::LimitsAsked;
 use coterie::types::{Key, Merge};
 
@@ -59,6 +60,33 @@ pub(crate) async fn create(cluster: &Cluster, replication: Replication) {
     assert!(created.is_ok(), "a cluster without faults made no keyspace: {created:?}");
 }
 
+/// Asks one node after another for another N of the default keyspace, and majorities of it, until
+/// that is decided: as long as partitions are on their way, it is refused.
+pub(crate) async fn alter(cluster: Arc<Cluster>, factor: u32) {
+    const TRIES_MAX: usize = 600;
+    let _pending = cluster.change_begins();
+    let replication = ReplicationAsked::from(Replication::majority_of(factor));
+    let (name, limits) = (DEFAULT_NAME.to_owned(), LimitsAsked::default());
+    let alter = SystemCommand::AlterKeyspace { name, replication, limits };
+    for attempt in 0..TRIES_MAX {
+        if let Some(mut session) = cluster.session(attempt % cluster.shape.machines) {
+            let (node, command) = (Arc::clone(&session.node), alter.clone());
+            // It may be decided even if nobody lives to tell.
+            cluster.note_altered(factor);
+            let told = tokio::select! {
+                biased;
+                () = session.ended() => continue,
+                told = node.decide(command) => told,
+            };
+            cluster.note(format_args!("n = {factor}: {told:?}"));
+            if told.is_ok() {
+                return;
+            }
+        }
+        cluster.agenda.sleep(Duration::from_millis(500)).await;
+    }
+}
+
 /// Whether every node has heard of the second keyspace.
 pub(crate) fn is_known(cluster: &Cluster, replication: Replication) -> bool {
     let name = name(replication);
@@ -69,12 +97,9 @@ pub(crate) fn is_known(cluster: &Cluster, replication: Replication) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use coterie::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions};
     use coterie::protocol::quorum::level::Level;
-    use coterie::protocol::system::keyspace::ReplicationAsked;
 
     use coterie::config::GroupOptions;
 
@@ -160,9 +185,41 @@ mod tests {
                 state.keyspace_named(&name(SECOND)).unwrap().replication.factor == 3
             };
             eventually(&cluster, is_altered).await;
+            eventually(&cluster, || cluster.is_settled()).await;
             let after = put(&cluster, 0, 0).await;
             assert_eq!((after.required, after.replicas), (1, 3));
         });
+    }
+
+    /// Owners that a larger N made were asked at once, before they had anything.
+    #[test]
+    fn a_larger_factor_hides_nothing_from_reads_at_one() {
+        on_three_machines(|cluster| async move {
+            start(&cluster, 0..3).await;
+            create(&cluster, SECOND).await;
+            eventually(&cluster, || is_known(&cluster, SECOND)).await;
+            for number in 0..20 {
+                put(&cluster, number % 3, number).await;
+            }
+            let replication =
+                ReplicationAsked { factor: Some(3), read_quorum: Some(1), write_quorum: Some(3) };
+            let (name, limits) = (name(SECOND), LimitsAsked::default());
+            decide(&cluster, SystemCommand::AlterKeyspace { name, replication, limits }).await;
+            while !cluster.is_settled() {
+                assert_all_are_there(&cluster).await;
+                cluster.agenda.sleep(Duration::from_millis(1)).await;
+            }
+            assert_all_are_there(&cluster).await;
+        });
+    }
+
+    /// That every node reads every key of twenty at ONE.
+    async fn assert_all_are_there(cluster: &Cluster) {
+        for (machine, number) in (0..3).flat_map(|machine| (0..20).map(move |it| (machine, it))) {
+            let node = cluster.session(machine).unwrap().node;
+            let read = node.get(key(SECOND, number), options(Some(Level::One))).await.unwrap();
+            assert_eq!(read.value, Some(Bytes::from(number.to_string())), "{number} at {machine}");
+        }
     }
 
     #[test]

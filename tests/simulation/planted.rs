@@ -182,7 +182,8 @@ const ROWS: &[&str] = &[
 ];
 
 /// Bugs of nodes while the ring changes, each with the invariants of which at least one must fail.
-pub(crate) const IN_RING: [(RingPlanted, &[&str]); 5] = [
+pub(crate) const IN_RING: [(RingPlanted, &[&str]); 6] = [
+    (RingPlanted::OwnersAtOnce, ROWS),
     (RingPlanted::ReadsFlippedBeforeSync, ROWS),
     (RingPlanted::WritesToOldOwnersOnly, ROWS),
     (RingPlanted::QuorumsOfAMoveAdded, ROWS),

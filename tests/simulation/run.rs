@@ -344,6 +344,7 @@ impl Judge<'_> {
             node_ids: self.cluster.node_ids(),
             burnt: self.cluster.burnt(),
             replication_factor: shape.replication.factor,
+            altered_factor: self.cluster.altered(),
             reaps: shape.mending.reaps(),
             ..Evidence::default()
         };
@@ -393,7 +394,7 @@ impl Judge<'_> {
     /// What each primary of a key holds, by machine.
     fn hold(&self, key: &Key, failures: &mut Vec<String>) -> Held {
         let held = held_by_primaries(self.cluster, key, failures);
-        let (found, in_effect) = (held.len(), self.cluster.shape.in_effect(key));
+        let (found, in_effect) = (held.len(), self.cluster.in_effect(key));
         if found as u64 != u64::from(in_effect) {
             failures
                 .push(format!("{found} primaries of {key} could be looked at, not {in_effect}"));

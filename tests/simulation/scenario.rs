@@ -167,24 +167,20 @@ fn of_ring(dice: &Dice) -> Scenario {
     changes.extend((0..leaving).map(|n| Fault::Leave { machine: (first + n) % founding }));
     for change in changes {
         let begins = Moment(dice.between(300, phase_ms * 2 / 3) * 1000);
-        let change = Planned { begins, ends: begins, fault: change };
-        plan.retain(|planned| !faults::collide(planned, &change));
-        plan.push(change);
-        // Whoever hears late of a change is what the fences are for.
-        let deaf = deaf_about(&mut dice, begins, machines);
-        if dice.chance(700) && !plan.iter().any(|planned| faults::collide(planned, &deaf)) {
-            plan.push(deaf);
-        }
+        plan_change(&mut dice, &mut plan, (begins, change), machines);
     }
     let replaces = plan.iter().any(|it| matches!(it.fault, Fault::Replace { .. }));
     let burns = burning(&dice, founding, phase_ms);
     let burns = burns.filter(|_| founding > 3 && leaving == 0 && factor == 3 && !replaces);
     let is_spared = burns.is_none();
-    if let Some(burns) = burns {
-        plan.retain(|planned| !faults::collide(planned, &burns));
-        plan.push(burns);
-        // Of one copy, or two, nothing may be left.
-        workload.second = None;
+    match burns {
+        Some(burns) => {
+            plan.retain(|planned| !faults::collide(planned, &burns));
+            plan.push(burns);
+            // Of one copy, or two, nothing may be left.
+            workload.second = None;
+        }
+        None => altering(&dice, &mut plan, factor, (phase_ms, machines)),
     }
     let (partitions, groups) = (dice.pick(&[4, 4, 16]), GroupOptions::default());
     let wal_segment_bytes = 64 * 1024;
@@ -195,6 +191,22 @@ fn of_ring(dice: &Dice) -> Scenario {
     Scenario { shape, workload, plan, strong }
 }
 
+/// Whoever hears late of a change of the ring is what the fences are for.
+fn plan_change(
+    dice: &mut Dice,
+    plan: &mut Vec<Planned>,
+    (begins, fault): (Moment, Fault),
+    machines: usize,
+) {
+    let change = Planned { begins, ends: begins, fault };
+    plan.retain(|planned| !faults::collide(planned, &change));
+    plan.push(change);
+    let deaf = deaf_about(dice, begins, machines);
+    if dice.chance(700) && !plan.iter().any(|planned| faults::collide(planned, &deaf)) {
+        plan.push(deaf);
+    }
+}
+
 /// A machine that burns down, in some runs. Three nodes must be left, and of each row one more copy
 /// than is lost. The founder's address is what others join by.
 fn burning(dice: &Dice, founding: usize, phase_ms: u64) -> Option<Planned> {
@@ -203,6 +215,17 @@ fn burning(dice: &Dice, founding: usize, phase_ms: u64) -> Option<Planned> {
     let machine = 1 + dice.index(founding - 1);
     let begins = Moment(dice.between(300, phase_ms * 2 / 3) * 1000);
     burns.then_some(Planned { begins, ends: begins, fault: Fault::Burn { machine } })
+}
+
+/// The default keyspace gets another N, in some runs: never more than there are nodes at any time.
+/// Drawn apart from all else.
+fn altering(dice: &Dice, plan: &mut Vec<Planned>, factor: u32, (phase_ms, machines): (u64, usize)) {
+    let mut dice = dice.fork("altering");
+    let other = dice.pick(&[1, 2, 3, 3]);
+    let begins = Moment(dice.between(300, phase_ms * 2 / 3) * 1000);
+    if dice.chance(350) && other != factor {
+        plan_change(&mut dice, plan, (begins, Fault::Alter { factor: other }), machines);
+    }
 }
 
 /// One who joins takes the place of a node, in some runs in which none leaves. Drawn apart from all

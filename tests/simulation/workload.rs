@@ -104,7 +104,7 @@ impl Client {
     }
 
     fn options(&mut self, action: &Action, key: &Key) -> RequestOptions {
-        let replicas = self.cluster.shape.in_effect(key);
+        let replicas = self.cluster.in_effect(key);
         let levels = [None, Some(Level::One), Some(Level::Quorum), Some(Level::All)];
         let level = self.dice.pick(&[levels[0], levels[1], levels[2], levels[2], levels[3]]);
         let explicit = self.dice.chance(150);

@@ -168,6 +168,7 @@ mod tests {
             name: "orders".to_owned(),
             mode: Mode::Quorum,
             replication,
+            before: None,
             created: Marker { index: LogIndex(1), request_id: 2 },
             dropped: None,
             altered_by: Vec::new(),

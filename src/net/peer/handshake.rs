@@ -7,7 +7,7 @@ use crate::types::{ClusterId, Incarnation, NodeId};
 /// Version of `cluster.proto` that this program speaks. 1 had no groups; 2 had no expiries, and
 /// would have kept for ever what was to end; 4 had no siblings, and would have kept one of them;
 /// 5 had no counters and no sets.
-pub(crate) const PROTOCOL_VERSION: u32 = 6;
+pub(crate) const PROTOCOL_VERSION: u32 = 7;
 
 /// Why two nodes do not talk. Both read the same words, so they name both.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,6 +5,7 @@ use crate::protocol::quorum::level::Level;
 use crate::protocol::ring::RingMember;
 use crate::protocol::system::keyspace::ReplicationAsked;
 use crate::protocol::system::limits::LimitsAsked;
+use crate::protocol::system::transfers::due;
 use crate::protocol::system::{SystemCommand, samples};
 use crate::types::{Epoch, Key, Merge};
 
@@ -106,6 +107,37 @@ fn altered_replication_is_that_of_the_next_topology() {
     assert_eq!(altered.replication, replication(2, 1, 2));
     assert_eq!(altered.ring.replication_factor(), 2);
     assert_eq!(topology.default_placement().replication, replication(3, 1, 3));
+}
+
+#[test]
+fn while_a_factor_changes_each_ring_has_the_quorums_that_it_was_written_by() {
+    let mut cluster = samples::Cluster::sized(5);
+    cluster.settle();
+    let (name, limits) = ("default".to_owned(), LimitsAsked::default());
+    let alter = SystemCommand::AlterKeyspace { name, replication: asked(5, 2, 4), limits };
+    cluster.apply(alter).unwrap();
+    let order = due(&cluster.state, &cluster.reports()).unwrap();
+    cluster.apply(order).unwrap();
+    let state = &cluster.state;
+    let placed = Placed {
+        epoch: state.epoch(),
+        partitions: state.partitions(),
+        placing: state.placing(),
+        reaping: state.reaping(),
+    };
+    let nobody = (BTreeSet::new(), BTreeSet::new());
+    let topology = Topology::new(Keyspaces::decided(state), nobody, true, placed).unwrap();
+    let (placement, moves) = (topology.default_placement(), PartitionId(0));
+    let WriteRings { present, coming } = placement.write_rings(moves);
+    let coming = coming.expect("it moves");
+    assert!(std::ptr::eq(placement.read_ring(moves), present));
+    let defaults = RequestOptions::default();
+    let numbers = |ring: &Ring| {
+        let (r, w) =
+            (placement.read_quorum(ring, &defaults), placement.write_quorum(ring, &defaults));
+        (ring.primaries(moves).len(), r.unwrap(), w.unwrap(), placement.usual_write_quorum(ring))
+    };
+    assert_eq!((numbers(present), numbers(coming)), ((3, 2, 2, 2), (5, 2, 4, 4)));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::system::limits::KeyspaceLimits;
 use crate::protocol::system::refusal::{SystemRefusal, rule};
 use crate::protocol::system::settings::Replication;
+use crate::protocol::system::spread::{Before, Spread};
 use crate::types::{KeyspaceId, LogIndex};
 
 /// Keyspaces at once. Each costs a hash tree per partition, so a cluster has few.
@@ -69,6 +70,9 @@ pub struct Keyspace {
     pub mode: Mode,
     /// N, R and W; R and W of a strong keyspace are the majority of N.
     pub replication: Replication,
+    /// What it had before its N was changed, while partitions are on their way from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
     /// By what it was created.
     pub created: Marker,
     /// By what it was dropped, if it was.
@@ -86,6 +90,11 @@ impl Keyspace {
     /// Whether it is there to be read and written.
     pub fn is_live(&self) -> bool {
         self.dropped.is_none()
+    }
+
+    /// N, R and W by layout.
+    pub fn spread(&self) -> Spread {
+        Spread { now: self.replication, before: self.before }
     }
 
     /// Whether a read may miss the newest acknowledged write; never in a strong keyspace.

@@ -46,6 +46,7 @@ pub mod reaping;
 pub mod refusal;
 mod ring;
 pub mod settings;
+pub mod spread;
 pub mod state;
 pub mod transfers;
 pub mod voters;

@@ -8,6 +8,7 @@ use crate::protocol::system::command::{SystemCommand, SystemRequest};
 use crate::protocol::system::keyspace::{Keyspace, Mode};
 use crate::protocol::system::placing::partition_ids;
 use crate::protocol::system::refusal::SystemRefusal;
+use crate::protocol::system::spread::Factors;
 use crate::protocol::system::state::SystemState;
 use crate::types::{LogIndex, NodeId, PartitionId};
 
@@ -64,9 +65,9 @@ pub fn plan(
 /// The owners of a partition who come and go, over all leaderless keyspaces.
 fn moved(state: &SystemState, next: &SystemState, partition: PartitionId) -> Option<Move> {
     let (mut gained, mut lost) = (BTreeSet::new(), BTreeSet::new());
-    for factor in state.factors() {
-        let old = owners(state, partition, factor);
-        let new = target_owners(next, partition, factor);
+    for factors in state.factors() {
+        let old = owners(state, partition, factors);
+        let new = target_owners(next, partition, factors.on(next.placing().target()));
         gained.extend(new.difference(&old).copied());
         lost.extend(old.difference(&new).copied());
     }
@@ -76,9 +77,9 @@ fn moved(state: &SystemState, next: &SystemState, partition: PartitionId) -> Opt
 }
 
 /// Those who answer reads of a partition.
-fn owners(state: &SystemState, partition: PartitionId, factor: u32) -> BTreeSet<NodeId> {
-    let located = state.placing().locate(partition);
-    let layout = state.placing().layouts().get(&located.read_layout());
+fn owners(state: &SystemState, partition: PartitionId, factors: Factors) -> BTreeSet<NodeId> {
+    let id = state.placing().locate(partition).read_layout();
+    let (layout, factor) = (state.placing().layouts().get(&id), factors.on(id));
     layout.map_or_else(BTreeSet::new, |layout| {
         let ring = Ring::new(state.epoch(), state.partitions(), factor, layout);
         ring.map_or_else(
@@ -104,10 +105,11 @@ fn risk(
     keyspace: &Keyspace,
     present: &BTreeSet<NodeId>,
 ) -> Option<Risk> {
-    let replication = keyspace.replication;
+    let spread = keyspace.spread();
     let (mut thinned, mut lost) = (0, 0);
     for partition in partition_ids(state.partitions()) {
-        let owners = owners(state, partition, replication.factor);
+        let owners = owners(state, partition, spread.factors());
+        let replication = spread.on(state.placing().locate(partition).read_layout());
         let left = owners.iter().filter(|node| present.contains(node) && stays(next, node)).count();
         let quorum =
             default_in_effect(replication.write_quorum, replication.factor, owners.len() as u32);
@@ -141,6 +143,8 @@ pub fn shares(moves: &[Move]) -> BTreeMap<NodeId, (usize, usize)> {
 mod tests {
     use super::*;
     use crate::protocol::system::samples::{Cluster, describe, remove};
+    use crate::protocol::system::settings::Replication;
+    use crate::protocol::system::spread::Spread;
 
     fn leave(node: u64) -> SystemCommand {
         SystemCommand::Reshape {
@@ -165,7 +169,8 @@ mod tests {
         let before = cluster.state.clone();
         cluster.apply(leave(4)).unwrap();
         assert_eq!(cluster.state.placing().unmoved(8).count(), planned.moves.len());
-        let owned = |state: &SystemState, it: &Move| owners(state, it.partition, 3);
+        let three = Spread::even(Replication::majority_of(3)).factors();
+        let owned = |state: &SystemState, it: &Move| owners(state, it.partition, three);
         cluster.settle();
         for it in &planned.moves {
             let mut expected = owned(&before, it);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::protocol::ring::{Ring, RingError};
 use crate::protocol::system::keyspace::Mode;
 use crate::protocol::system::placing::{Layout, Rings};
+use crate::protocol::system::spread::Factors;
 use crate::protocol::system::state::{Standing, SystemState};
 
 impl SystemState {
@@ -25,9 +26,9 @@ impl SystemState {
     }
 
     /// The replication factors by which rows of leaderless keyspaces lie.
-    pub(super) fn factors(&self) -> BTreeSet<u32> {
+    pub(super) fn factors(&self) -> BTreeSet<Factors> {
         let quorum = self.keyspaces().filter(|keyspace| keyspace.mode == Mode::Quorum);
-        quorum.map(|keyspace| keyspace.replication.factor).collect()
+        quorum.map(|keyspace| keyspace.spread().factors()).collect()
     }
 
     /// The rings of all layouts in use.

@@ -42,8 +42,8 @@ pub(crate) fn decided(commands: impl IntoIterator<Item = SystemCommand>) -> Syst
 }
 
 /// A state and how many entries it has applied.
-pub(super) struct Cluster {
-    pub(super) state: SystemState,
+pub(crate) struct Cluster {
+    pub(crate) state: SystemState,
     pub(super) index: LogIndex,
 }
 
@@ -61,13 +61,13 @@ impl Cluster {
     }
 
     /// So many nodes without zones.
-    pub(super) fn sized(nodes: usize) -> Cluster {
+    pub(crate) fn sized(nodes: usize) -> Cluster {
         Cluster::of(&vec![""; nodes])
     }
 
     /// Has every partition arrive where it is to lie, as if everybody were up and quick; how many
     /// orders that took.
-    pub(super) fn settle(&mut self) -> usize {
+    pub(crate) fn settle(&mut self) -> usize {
         let mut orders = 0;
         loop {
             self.sync();
@@ -78,7 +78,7 @@ impl Cluster {
     }
 
     /// Every node has heard of everything.
-    pub(super) fn reports(&self) -> BTreeMap<NodeId, Report> {
+    pub(crate) fn reports(&self) -> BTreeMap<NodeId, Report> {
         let report = Report { epoch: self.state.epoch(), up: true };
         self.state.members().keys().map(|node| (*node, report)).collect()
     }
@@ -100,7 +100,7 @@ impl Cluster {
     }
 
     /// The next entry; its request's number is its index.
-    pub(super) fn apply(&mut self, command: SystemCommand) -> Result<SystemReply, SystemRefusal> {
+    pub(crate) fn apply(&mut self, command: SystemCommand) -> Result<SystemReply, SystemRefusal> {
         self.request(self.index.0 + 1, command)
     }
 

@@ -310,26 +310,26 @@ impl SystemState {
     ) -> KeyspaceId {
         let id = KeyspaceId::numbered(self.next_keyspace.number(), merge);
         self.next_keyspace = KeyspaceId(id.number() + 1);
-        let (dropped, altered_by) = (None, Vec::new());
-        let limits = KeyspaceLimits::default();
-        let keyspace =
-            Keyspace { id, name, mode, replication, created, dropped, altered_by, limits };
-        self.keyspaces.insert(id, keyspace);
+        self.keyspaces.insert(id, keyspace(id, name, mode, replication, created));
         id
     }
 }
 
 fn default_keyspace(replication: Replication) -> Keyspace {
-    Keyspace {
-        id: KeyspaceId::DEFAULT,
-        name: DEFAULT_NAME.to_owned(),
-        mode: Mode::Quorum,
-        replication,
-        created: Marker { index: LogIndex(0), request_id: 0 },
-        dropped: None,
-        altered_by: Vec::new(),
-        limits: KeyspaceLimits::default(),
-    }
+    let founded = Marker { index: LogIndex(0), request_id: 0 };
+    keyspace(KeyspaceId::DEFAULT, DEFAULT_NAME.to_owned(), Mode::Quorum, replication, founded)
+}
+
+fn keyspace(
+    id: KeyspaceId,
+    name: String,
+    mode: Mode,
+    replication: Replication,
+    created: Marker,
+) -> Keyspace {
+    let (before, dropped, altered_by) = (None, None, Vec::new());
+    let limits = KeyspaceLimits::default();
+    Keyspace { id, name, mode, replication, before, created, dropped, altered_by, limits }
 }
 
 fn check_settings(settings: &ClusterSettings) -> Result<(), SystemRefusal> {

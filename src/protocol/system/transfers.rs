@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::protocol::planted::{Planted, planted};
 use crate::protocol::quorum::requirement::default_in_effect;
-use crate::protocol::ring::Ring;
+use crate::protocol::ring::{Move, Ring};
 use crate::protocol::system::command::SystemCommand;
 use crate::protocol::system::keyspace::Mode;
-use crate::protocol::system::placing::{Layout, LayoutId, Step};
+use crate::protocol::system::placing::{Layout, LayoutId, Moving, Step};
 use crate::protocol::system::state::SystemState;
 use crate::types::{Epoch, NodeId, PartitionId};
 
@@ -23,6 +23,14 @@ pub struct Report {
     pub epoch: Epoch,
     /// Whether it is held to be alive.
     pub up: bool,
+}
+
+/// The moves under way, with the nodes that gain and lose each partition over all leaderless
+/// keyspaces.
+pub fn under_way(state: &SystemState) -> Vec<(Move, &Moving)> {
+    let rings = state.rings();
+    let moving = state.placing().moving();
+    moving.map(|(partition, at, it)| (rings.change(at, it.to, partition), it)).collect()
 }
 
 /// The steps that are due; `None` when there are none. A node without a report is down.
@@ -105,11 +113,11 @@ struct OldRings {
 
 impl OldRings {
     fn new(state: &SystemState) -> OldRings {
-        let of_layout = |layout: &Layout| {
+        let of_layout = |id: LayoutId, layout: &Layout| {
             let quorum = state.keyspaces().filter(|keyspace| keyspace.mode == Mode::Quorum);
             let mut smallest: BTreeMap<u32, u32> = BTreeMap::new();
             for keyspace in quorum {
-                let replication = keyspace.replication;
+                let replication = keyspace.spread().on(id);
                 let replicas = replication.factor.min(layout.len() as u32);
                 let read_quorum =
                     default_in_effect(replication.read_quorum, replication.factor, replicas);
@@ -124,7 +132,7 @@ impl OldRings {
         };
         let from: BTreeSet<LayoutId> = state.placing().moving().map(|(_, at, _)| at).collect();
         let layouts = state.placing().layouts().iter().filter(|(id, _)| from.contains(id));
-        OldRings { rings: layouts.map(|(id, layout)| (*id, of_layout(layout))).collect() }
+        OldRings { rings: layouts.map(|(id, layout)| (*id, of_layout(*id, layout))).collect() }
     }
 
     fn of(&self, layout: LayoutId) -> impl Iterator<Item = (&Ring, usize)> {

@@ -20,10 +20,11 @@ pub(crate) const NAME: &str = "listings_are_whole";
 pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
     let of_default = |operation: &&Operation| keyspaces::of_key(&operation.key).is_none();
     let operations: Vec<&Operation> = evidence.operations.iter().filter(of_default).collect();
-    evidence.listings.iter().flat_map(|listed| judge(listed, &operations)).collect()
+    let judge = |listed| judge(listed, &operations, evidence.altered_factor);
+    evidence.listings.iter().flat_map(judge).collect()
 }
 
-fn judge(listed: &Listed, operations: &[&Operation]) -> Vec<String> {
+fn judge(listed: &Listed, operations: &[&Operation], altered: Option<u32>) -> Vec<String> {
     let mut rows: BTreeMap<&Key, &ListedRow> = BTreeMap::new();
     let mut wrong = Vec::new();
     for row in &listed.rows {
@@ -34,7 +35,8 @@ fn judge(listed: &Listed, operations: &[&Operation]) -> Vec<String> {
             wrong.push(format!("{row:?} is listed, and nobody wrote it"));
         }
     }
-    let missed = operations.iter().filter_map(|write| missed(write, &rows, listed, operations));
+    let must_be_met = operations.iter().filter(|write| meets(write, altered));
+    let missed = must_be_met.filter_map(|write| missed(write, &rows, listed, operations));
     wrong.extend(missed);
     wrong
 }
@@ -45,6 +47,15 @@ fn wrote(put: &Operation, row: &ListedRow, listed: &Listed) -> bool {
     put.key == row.key && put.invoked < listed.ended && row.value.as_ref() == Some(value)
 }
 
+/// Whether a listing at a quorum meets a write, whichever N it goes by.
+fn meets(write: &Operation, altered: Option<u32>) -> bool {
+    write.acknowledged().is_some_and(|written| {
+        let factors = [Some(written.replicas), altered].into_iter().flatten();
+        let mut asked = factors.map(|n| (required(Level::Quorum, n), n.max(written.replicas)));
+        asked.all(|(asked, replicas)| written.required + asked > replicas)
+    })
+}
+
 /// What is wrong if the listing does not have what this write left.
 fn missed(
     write: &Operation,
@@ -53,8 +64,7 @@ fn missed(
     operations: &[&Operation],
 ) -> Option<String> {
     let written = write.acknowledged().filter(|receipt| receipt.fallbacks.is_empty())?;
-    let asked = required(Level::Quorum, written.replicas);
-    if write.answered >= listed.began || written.required + asked <= written.replicas {
+    if write.answered >= listed.began {
         return None;
     }
     match rows.get(&write.key) {

@@ -34,14 +34,15 @@ fn faults(evidence: &Evidence, operation: &Operation, receipt: &Receipt) -> Vec<
     let asked = options.quorum.or(options.level.map(|level| required(level, receipt.replicas)));
     let written = operation.acknowledged().is_some();
     let second = options.keyspace.as_deref().and_then(keyspaces::factor_of);
-    let factor = second.unwrap_or(evidence.replication_factor);
-    let in_effect = factor.min(evidence.machines);
+    let founded = second.unwrap_or(evidence.replication_factor);
+    // While N changes, and before all have heard of it, requests go by the one or the other.
+    let altered = evidence.altered_factor.filter(|_| second.is_none()).unwrap_or(founded);
+    let machines = evidence.machines;
+    let counts = |factor: u32| receipt.replicas == factor.min(machines);
+    let is_told = |factor: u32| receipt.under_replicated == (machines < factor);
     let rules = [
-        (receipt.replicas == in_effect, "the replicas in effect are miscounted"),
-        (
-            receipt.under_replicated == (evidence.machines < factor),
-            "under-replication is misreported",
-        ),
+        (counts(founded) || counts(altered), "the replicas in effect are miscounted"),
+        (is_told(founded) || is_told(altered), "under-replication is misreported"),
         (asked.is_none_or(|asked| asked == receipt.required), "it waited for another number"),
         (named.len() == receipt.acknowledged.len(), "a node is named twice"),
         (named.len() as u64 >= u64::from(receipt.required), "too few nodes are named"),

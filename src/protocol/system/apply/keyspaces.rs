@@ -1,5 +1,6 @@
 //! Keyspaces that are created, altered and dropped.
 
+use crate::protocol::planted::{Planted, planted};
 use crate::protocol::system::command::SystemReply;
 use crate::protocol::system::keyspace::{
     DROPPED_KEYSPACES_MAX, KEYSPACES_MAX, Keyspace, Marker, Mode, ReplicationAsked, check_factor,
@@ -8,6 +9,7 @@ use crate::protocol::system::keyspace::{
 use crate::protocol::system::limits::LimitsAsked;
 use crate::protocol::system::refusal::{SystemRefusal, rule};
 use crate::protocol::system::settings::Replication;
+use crate::protocol::system::spread::Before;
 use crate::protocol::system::state::SystemState;
 use crate::types::{KeyspaceId, LogIndex, Merge};
 
@@ -98,12 +100,18 @@ impl SystemState {
                 return Err(SystemRefusal::PartitionsMove { asked });
             }
             let spreads = replication.factor != keyspace.replication.factor;
+            if spreads && keyspace.mode == Mode::Quorum && !planted(Planted::OwnersAtOnce) {
+                let layout = self.placing.outdate_layouts();
+                keyspace.before = Some(Before { layout, replication: keyspace.replication });
+            }
             keyspace.replication = replication;
             keyspace.limits = limits.over(keyspace.limits);
             keyspace.altered_by.push(request_id);
             let excess = keyspace.altered_by.len().saturating_sub(ALTERATIONS_KEPT);
             keyspace.altered_by.drain(..excess);
             if spreads {
+                self.retarget();
+                self.tidy_placing();
                 self.void_shares();
             }
         }

@@ -183,7 +183,7 @@ impl SystemState {
     /// Takes what the ring is to be made of for the target, if it is another; true then.
     pub(super) fn retarget(&mut self) -> bool {
         let wanted = self.wanted_layout();
-        if wanted == *self.placing.target_layout() {
+        if wanted == *self.placing.target_layout() && !self.placing.is_target_outdated() {
             return false;
         }
         let (factors, partitions) = (self.factors(), self.partitions());
@@ -194,10 +194,18 @@ impl SystemState {
 
     pub(super) fn reshaped(&mut self, changed: bool) -> SystemReply {
         if changed {
-            self.placing.tidy(self.partitions());
+            self.tidy_placing();
             self.begin_epoch();
         }
         SystemReply::Reshaped { epoch: self.epoch }
+    }
+
+    /// Forgets what no partition lies by any more.
+    pub(super) fn tidy_placing(&mut self) {
+        self.placing.tidy(self.partitions());
+        if self.placing.is_settled() {
+            self.keyspaces.values_mut().for_each(|keyspace| keyspace.before = None);
+        }
     }
 
     fn check_epoch(&self, expected: Option<Epoch>) -> Result<(), SystemRefusal> {

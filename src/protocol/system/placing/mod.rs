@@ -23,6 +23,8 @@
 //! * A partition has at most one move under way, and is read from one set of owners at any epoch.
 //! * A move ends where its layout says, or, while it still copies, where it began; the target may
 //!   change meanwhile, and the partition then moves again.
+//! * A layout stands for one N of each keyspace: when N is changed, everything goes over to a new
+//!   layout, be it of the same members.
 //! * The epoch grows with every step, and a partition's fences never fall.
 
 mod moves;
@@ -31,7 +33,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::ring::{Ring, RingMember};
+use crate::protocol::ring::{Move, Ring, RingMember};
+use crate::protocol::system::spread::Factors;
 use crate::types::{Epoch, NodeId, PartitionId};
 
 /// A layout's number; later ones are higher.
@@ -87,6 +90,9 @@ pub struct Placing {
     target: LayoutId,
     /// The fence of the partitions that `places` does not name.
     fence: Epoch,
+    /// The first layout of the present N of every keyspace: none before it becomes the target.
+    #[serde(default)]
+    oldest_target: LayoutId,
     places: BTreeMap<PartitionId, Place>,
 }
 
@@ -122,6 +128,7 @@ impl Placing {
             settled: first,
             target: first,
             fence: Epoch(0),
+            oldest_target: first,
             places: BTreeMap::new(),
         }
     }
@@ -134,6 +141,11 @@ impl Placing {
     /// The layout that all partitions are to lie by.
     pub fn target(&self) -> LayoutId {
         self.target
+    }
+
+    /// Whether a keyspace has got another N since the target was made.
+    pub(super) fn is_target_outdated(&self) -> bool {
+        self.target < self.oldest_target
     }
 
     /// The members of the target.
@@ -206,13 +218,13 @@ pub(super) struct Rings {
 impl Rings {
     /// # Panics
     /// If a layout makes no ring: its members were checked when they came in.
-    pub(super) fn new(placing: &Placing, partitions: u32, factors: &BTreeSet<u32>) -> Rings {
-        let of_factor = |factor: &u32| {
-            let ring = |layout: &Layout| {
-                Ring::new(Epoch(0), partitions, *factor, layout)
+    pub(super) fn new(placing: &Placing, partitions: u32, factors: &BTreeSet<Factors>) -> Rings {
+        let of_factor = |factors: &Factors| {
+            let ring = |id: LayoutId, layout: &Layout| {
+                Ring::new(Epoch(0), partitions, factors.on(id), layout)
                     .expect("invariant: members and factors were checked when they came in")
             };
-            placing.layouts.iter().map(|(id, layout)| (*id, ring(layout))).collect()
+            placing.layouts.iter().map(|(id, layout)| (*id, ring(*id, layout))).collect()
         };
         Rings { by_factor: factors.iter().map(of_factor).collect() }
     }
@@ -231,6 +243,18 @@ impl Rings {
     /// The owners of a partition by a layout, for any factor.
     pub(super) fn all_owners(&self, layout: LayoutId, partition: PartitionId) -> BTreeSet<NodeId> {
         self.owners(layout, partition).flatten().copied().collect()
+    }
+
+    /// The nodes that come to own a partition between two layouts, and those that cease to, for
+    /// any factor.
+    pub(super) fn change(&self, from: LayoutId, to: LayoutId, partition: PartitionId) -> Move {
+        let (mut gained, mut lost) = (BTreeSet::new(), BTreeSet::new());
+        for (old, new) in self.owners(from, partition).zip(self.owners(to, partition)) {
+            gained.extend(new.iter().filter(|node| !old.contains(node)));
+            lost.extend(old.iter().filter(|node| !new.contains(node)));
+        }
+        let (gained, lost) = (gained.into_iter().collect(), lost.into_iter().collect());
+        Move { partition, gained, lost }
     }
 
     /// Whether two layouts give the partition to the same nodes, for every factor.

@@ -106,6 +106,18 @@ impl Placing {
         }
     }
 
+    /// The number of the next layout that is new.
+    fn next_layout(&self) -> LayoutId {
+        LayoutId(self.layouts.keys().next_back().map_or(0, |id| id.0) + 1)
+    }
+
+    /// From here on layouts stand for another N of some keyspace: the present target no longer
+    /// will do. The first layout of the new N.
+    pub(in crate::protocol::system) fn outdate_layouts(&mut self) -> LayoutId {
+        self.oldest_target = self.next_layout();
+        self.oldest_target
+    }
+
     /// Everything is to lie as another layout says. Partitions that have the same owners there
     /// need not move.
     pub(in crate::protocol::system) fn retarget(
@@ -114,9 +126,9 @@ impl Placing {
         rings: impl FnOnce(&Placing) -> Rings,
         partitions: u32,
     ) {
-        let known = self.layouts.iter().find(|(_, layout)| **layout == members);
-        let highest = self.layouts.keys().next_back().map_or(0, |id| id.0);
-        let id = known.map_or(LayoutId(highest + 1), |(id, _)| *id);
+        let mut known = self.layouts.range(self.oldest_target..);
+        let known = known.find(|(_, layout)| **layout == members);
+        let id = known.map_or(self.next_layout(), |(id, _)| *id);
         self.layouts.insert(id, members);
         self.target = id;
         let rings = rings(self);

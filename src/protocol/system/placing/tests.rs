@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::protocol::system::samples::{Cluster, describe, remove};
-use crate::protocol::system::transfers::{Report, due};
+use crate::protocol::system::keyspace::{Mode, ReplicationAsked};
+use crate::protocol::system::limits::LimitsAsked;
+use crate::protocol::system::samples::{Cluster, asked, create, describe, remove};
+use crate::protocol::system::settings::Replication;
+use crate::protocol::system::transfers::{Report, due, under_way};
 use crate::protocol::system::{SystemCommand, SystemState};
 use crate::types::Incarnation;
 
@@ -85,6 +88,70 @@ fn reads_go_to_the_new_owners_once_each_of_them_has_all_rows() {
     cluster.apply(synced(moving.since, 7)).unwrap();
     let located = cluster.state.placing().locate(partition);
     assert_eq!((located.read_layout(), located.read_fence), (moving.to, cluster.state.epoch()));
+}
+
+fn alter(name: &str, factor: u32) -> SystemCommand {
+    let (name, limits) = (name.to_owned(), LimitsAsked::default());
+    let replication = ReplicationAsked::from(Replication::majority_of(factor));
+    SystemCommand::AlterKeyspace { name, replication, limits }
+}
+
+/// Owners came to be at once, and answered reads with nothing.
+#[test]
+fn a_keyspace_gets_another_factor_partition_by_partition() {
+    let mut cluster = Cluster::sized(5);
+    cluster.settle();
+    cluster.apply(create("k", Mode::Quorum, asked(Some(3), None, None))).unwrap();
+    for factor in [5, 2] {
+        let old = cluster.state.keyspace_named("k").unwrap().replication;
+        cluster.apply(alter("k", factor)).unwrap();
+        let (state, new) = (&cluster.state, Replication::majority_of(factor));
+        let spread = state.keyspace_named("k").unwrap().spread();
+        assert_eq!(spread.on(state.placing().locate(PartitionId(0)).read_layout()), old);
+        assert_eq!((spread.on(state.placing().target()), spread.now), (new, new));
+        assert_eq!(state.placing().unmoved(8).count(), 8, "of members all of which stay");
+        let other = cluster.refused(alter("default", 1));
+        assert!(other.contains("partitions"), "{other}");
+
+        let order = due(&cluster.state, &cluster.reports()).unwrap();
+        cluster.apply(order).unwrap();
+        for (change, moving) in under_way(&cluster.state) {
+            let Step::Copying { waiting } = &moving.step else { panic!("{moving:?}") };
+            let gains = factor > old.factor;
+            assert_eq!(
+                (change.gained.len(), change.lost.len()),
+                if gains { (2, 0) } else { (0, 3) }
+            );
+            let kept = cluster.state.rings().all_owners(moving.to, change.partition);
+            let of_k = 2;
+            assert_eq!(waiting.len(), if gains { change.gained.len() } else { of_k });
+            assert!(waiting.is_subset(&kept));
+        }
+        cluster.settle();
+        assert!(cluster.state.placing().is_settled());
+        let settled = cluster.state.keyspace_named("k").unwrap();
+        assert_eq!((settled.before, settled.replication), (None, new));
+    }
+}
+
+/// The layout of the same members that is still in use is one of the old factor.
+#[test]
+fn members_that_come_and_go_meanwhile_do_not_bring_the_old_factor_back() {
+    let mut cluster = Cluster::sized(5);
+    cluster.settle();
+    cluster.apply(alter("default", 5)).unwrap();
+    let order = due(&cluster.state, &cluster.reports()).unwrap();
+    cluster.apply(order).unwrap();
+    cluster.apply(waits(6)).unwrap();
+    for command in [join(&[6]), leave(&[6])] {
+        cluster.apply(command).unwrap();
+        let state = &cluster.state;
+        let spread = state.keyspace_named("default").unwrap().spread();
+        assert_eq!(spread.on(state.placing().target()).factor, 5);
+    }
+    cluster.settle();
+    let default = cluster.state.keyspace_named("default").unwrap();
+    assert_eq!((default.before, default.replication.factor), (None, 5));
 }
 
 #[test]
