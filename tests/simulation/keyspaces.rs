@@ -98,6 +98,7 @@ pub(crate) fn is_known(cluster: &Cluster, replication: Replication) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use coterie::node::repair::RepairAsked;
     use coterie::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions};
     use coterie::protocol::quorum::level::Level;
 
@@ -210,6 +211,38 @@ mod tests {
                 cluster.agenda.sleep(Duration::from_millis(1)).await;
             }
             assert_all_are_there(&cluster).await;
+        });
+    }
+
+    /// Replicas that had not heard of a change of the ring refused to be compared by who had.
+    #[test]
+    fn a_repair_that_is_asked_for_as_soon_as_the_ring_has_changed_compares_everything() {
+        on_three_machines(|cluster| async move {
+            start(&cluster, 0..3).await;
+            let node = |machine: usize| cluster.session(machine).unwrap().node;
+            let leads = |machine: &usize| {
+                let status = node(*machine).status();
+                status.raft.system_leader == Some(status.node_id)
+            };
+            let leads = (0..3).find(leads).expect("the system group has a leader");
+            let (leader, deaf) = (node(leads), (leads + 1) % 3);
+            // Of three nodes all own everything, before and after: nothing moves.
+            cluster.network.set_deaf(deaf, true);
+            let (name, limits) = (DEFAULT_NAME.to_owned(), LimitsAsked::default());
+            let replication = ReplicationAsked::from(Replication::majority_of(5));
+            let alter = SystemCommand::AlterKeyspace { name, replication, limits };
+            let epoch = |machine: usize| node(machine).system().unwrap().epoch();
+            let before = epoch(leads);
+            leader.decide(alter).await.unwrap();
+            eventually(&cluster, || epoch(leads) > before).await;
+            assert_eq!(epoch(deaf), before);
+            let begun = leader.repair(&RepairAsked::default()).unwrap();
+            cluster.agenda.sleep(Duration::from_millis(300)).await;
+            cluster.network.set_deaf(deaf, false);
+            let done = || leader.repair_progress(begun.run).unwrap().is_done();
+            eventually(&cluster, done).await;
+            let progress = leader.repair_progress(begun.run).unwrap();
+            assert!(progress.compared > 0 && progress.failed == 0, "{progress:?}");
         });
     }
 

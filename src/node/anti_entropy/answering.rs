@@ -2,6 +2,7 @@
 //! time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -13,13 +14,16 @@ use crate::node::pages::Place;
 use crate::node::reaping::Fence;
 use crate::node::replica::Replica;
 use crate::node::tasks::Tasks;
-use crate::node::topology::Access;
+use crate::node::topology::{Access, Topology};
 use crate::protocol::message::tree::{Answer, Question, TreeAsk, TreeReply};
-use crate::protocol::message::{Class, Message, Refusal};
-use crate::types::{NodeId, Timestamp};
+use crate::protocol::message::{Class, Message, Refusal, RequestId};
+use crate::types::{Epoch, NodeId, Timestamp};
 
 /// Questions that are answered at once; further ones are refused, and asked again.
 const ANSWERS_AT_ONCE_MAX: usize = 32;
+
+/// How long news of the ring is waited for that a peer has heard.
+const NEWS_TIME: Duration = Duration::from_secs(1);
 
 /// Answers peers.
 pub(crate) struct Answering {
@@ -44,41 +48,62 @@ impl Answering {
     }
 
     /// Answers a peer, or refuses: when it takes this node for an owner that it is not, and when
-    /// this node has better things to do.
+    /// this node has better things to do. If the peer has heard of a change of the ring that this
+    /// node has not, the news is waited for: whoever asks for a repair as soon as a change is
+    /// decided would be told that nothing could be compared.
     pub(crate) fn serve(&self, from: NodeId, ask: TreeAsk) {
-        let TreeAsk { request, keyspace, partition, epoch, question } = ask;
-        let transport = Arc::clone(&self.transport);
-        let topology = self.gate.topology.load();
-        let owned = topology.admits(self.gate.own, Access::Read, (keyspace, partition), epoch);
-        let replica = Arc::clone(&self.gate.replica);
-        let floor = topology.reap_floor(partition);
-        let has_time = replica.admission.admits(Class::AntiEntropy);
-        let slot = Arc::clone(&self.slots).try_acquire_owned().ok().filter(|_| has_time);
-        let refusal = match (crate::node::gate::judge(owned), &slot) {
-            (Err(turned), _) => Some(turned.refusal()),
-            // One of the two has not heard yet of what was reaped.
-            (Ok(()), _) if epoch < floor.epoch => Some(Refusal::StaleRing),
-            (Ok(()), _) if epoch > topology.epoch => Some(Refusal::NotServing),
-            (Ok(()), None) => Some(Refusal::Overloaded),
-            (Ok(()), Some(_)) => None,
-        };
-        if let Some(refusal) = refusal {
-            let (outcome, complete, fence) = (Err(refusal), false, Timestamp::default());
-            return send(&*transport, from, TreeReply { request, outcome, complete, fence });
-        }
+        let (transport, gate) = (Arc::clone(&self.transport), Arc::clone(&self.gate));
         let (env, scrubs) = (Arc::clone(&self.env), Arc::clone(&self.scrubs));
-        let promising = Arc::clone(&self.gate.fence);
+        let has_time = gate.replica.admission.admits(Class::AntiEntropy);
+        let slot = Arc::clone(&self.slots).try_acquire_owned().ok().filter(|_| has_time);
+        let Some(slot) = slot else {
+            return send(&*transport, from, refused(ask.request, Refusal::Overloaded));
+        };
         self.tasks.spawn(async move {
-            let complete = replica.is_complete();
-            let place = (keyspace, partition);
-            let (outcome, fence) = match fence(&promising, &replica, &question).await {
-                Ok(fence) => (answer(&*env, replica, &scrubs, place, question).await, fence),
-                Err(refusal) => (Err(refusal), Timestamp::default()),
-            };
-            send(&*transport, from, TreeReply { request, outcome, complete, fence });
+            let reply = reply_to(ask, &gate, &*env, &scrubs).await;
+            send(&*transport, from, reply);
             drop(slot);
         });
     }
+}
+
+async fn reply_to(ask: TreeAsk, gate: &Gate, env: &dyn Env, scrubs: &Scrubs) -> TreeReply {
+    let TreeAsk { request, keyspace, partition, epoch, question } = ask;
+    let has_heard = |topology: &Topology| topology.epoch >= epoch;
+    if !has_heard(&gate.topology.load()) {
+        tokio::select! { biased;
+            () = gate.topology.until(has_heard) => {}
+            () = env.sleep_until(env.now() + NEWS_TIME) => {}
+        }
+    }
+    let place = (keyspace, partition);
+    if let Some(refusal) = refusal(gate, place, epoch) {
+        return refused(request, refusal);
+    }
+    let replica = Arc::clone(&gate.replica);
+    let complete = replica.is_complete();
+    let (outcome, fence) = match fence(&gate.fence, &replica, &question).await {
+        Ok(fence) => (answer(env, replica, scrubs, place, question).await, fence),
+        Err(refusal) => (Err(refusal), Timestamp::default()),
+    };
+    TreeReply { request, outcome, complete, fence }
+}
+
+/// Why a question that was asked under an epoch is not answered.
+fn refusal(gate: &Gate, place: Place, epoch: Epoch) -> Option<Refusal> {
+    let topology = gate.topology.load();
+    let owned = topology.admits(gate.own, Access::Read, place, epoch);
+    match crate::node::gate::judge(owned) {
+        Err(turned) => Some(turned.refusal()),
+        // One of the two has not heard yet of what was reaped.
+        Ok(()) if epoch < topology.reap_floor(place.1).epoch => Some(Refusal::StaleRing),
+        Ok(()) if epoch > topology.epoch => Some(Refusal::NotServing),
+        Ok(()) => None,
+    }
+}
+
+fn refused(request: RequestId, refusal: Refusal) -> TreeReply {
+    TreeReply { request, outcome: Err(refusal), complete: false, fence: Timestamp::default() }
 }
 
 /// Up to where this node takes nothing new, before its tree is looked at.
