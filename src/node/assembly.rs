@@ -173,8 +173,7 @@ impl Node {
     fn keep_entry(&self, settings: &ClusterSettings, entry: Entry) -> Result<(), StartError> {
         self.identity()
             .keep_cluster(settings.clone(), entry)
-            .map_err(|error| StartError::new("cannot keep the node's cluster", &error))?;
-        Ok(())
+            .map_err(|error| StartError::new("cannot keep the node's cluster", &error))
     }
 
     fn connect(
@@ -245,8 +244,8 @@ impl Node {
     }
 
     fn pages(&self, transport: &Arc<dyn Transport>) -> Arc<Pages> {
-        let (env, committer) = (Arc::clone(&self.local.env), Arc::clone(&self.local.committer));
-        Arc::new(Pages::new(env, Arc::clone(transport), committer))
+        let Local { env, committer, .. } = &self.local;
+        Arc::new(Pages::new(Arc::clone(env), Arc::clone(transport), Arc::clone(committer)))
     }
 
     fn scans(&self, transport: &Arc<dyn Transport>, topology: &Arc<TopologyCell>) -> Arc<Scans> {
@@ -320,8 +319,8 @@ impl Node {
     }
 
     fn lists(&self, gate: &Arc<Gate>, transport: &Arc<dyn Transport>) -> Lists {
-        let (env, tasks) = (Arc::clone(&self.local.env), Arc::clone(&self.tasks));
-        Lists::new(env, Arc::clone(gate), Arc::clone(transport), tasks)
+        let (env, transport) = (Arc::clone(&self.local.env), Arc::clone(transport));
+        Lists::new(env, Arc::clone(gate), transport, Arc::clone(&self.tasks))
     }
 
     fn refill(
@@ -330,14 +329,15 @@ impl Node {
         topology: &Arc<TopologyCell>,
         pages: &Arc<Pages>,
     ) -> Arc<Refill> {
-        let local = &self.local;
+        let (own, local) = (self.identity().node_id(), &self.local);
         Arc::new(Refill {
-            own: self.identity().node_id(),
+            own,
             env: Arc::clone(&local.env),
             transport: Arc::clone(transport),
             topology: Arc::clone(topology),
             pages: Arc::clone(pages),
             admission: Arc::clone(&local.replica.admission),
+            rate: local.rate(self.config.transfers.bytes_per_second),
             health: Arc::clone(&local.health),
             metrics: Arc::clone(&local.metrics),
             state: RefillState::default(),

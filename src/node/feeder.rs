@@ -26,6 +26,9 @@ use crate::types::{Lsn, Moment};
 /// Rows fed per turn of a blocking thread: some milliseconds, after which others have their turn.
 const SLICE_ROWS: usize = 32;
 
+/// The longest rest after a turn: what the next table needs is looked at again then.
+const REST_MAX: Duration = Duration::from_millis(100);
+
 /// Turns after which the disk is looked at.
 const TURNS_PER_LOOK: usize = 32;
 
@@ -51,15 +54,6 @@ pub(crate) struct Feeder {
 /// How long the engine may have changes that are not durable and that nothing follows.
 const SETTLE_AFTER: Duration = Duration::from_secs(5);
 
-/// Whether clients are served while the engine is fed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Haste {
-    /// They are, and come first.
-    Paced,
-    /// The node stops.
-    AtOnce,
-}
-
 #[derive(Debug, thiserror::Error)]
 enum FeedError {
     #[error(transparent)]
@@ -76,7 +70,7 @@ impl Feeder {
         let mut unsettled_since = None;
         while !stop.is_requested() {
             if self.is_due() && self.look_at_disk() {
-                self.feed_and_checkpoint(Haste::Paced).await;
+                self.feed_and_checkpoint(Some(stop.clone())).await;
             }
             self.settle(&mut unsettled_since).await;
             let next_look = self.env.now() + WATCH_INTERVAL;
@@ -117,8 +111,8 @@ impl Feeder {
             return;
         }
         if self.store.active_bytes() + self.store.frozen_bytes() > 0 {
-            self.feed_and_checkpoint(Haste::AtOnce).await;
-            self.feed_and_checkpoint(Haste::AtOnce).await;
+            self.feed_and_checkpoint(None).await;
+            self.feed_and_checkpoint(None).await;
         }
         let wal = Arc::clone(&self.wal);
         if let Err(error) = run_blocking(&*self.env, move || wal.lock().close()).await {
@@ -174,8 +168,8 @@ impl Feeder {
         }
     }
 
-    async fn feed_and_checkpoint(&self, haste: Haste) {
-        self.judge(self.try_feed_and_checkpoint(haste).await);
+    async fn feed_and_checkpoint(&self, paced_until: Option<Stop>) {
+        self.judge(self.try_feed_and_checkpoint(paced_until).await);
     }
 
     fn judge(&self, outcome: Result<(), FeedError>) {
@@ -192,7 +186,11 @@ impl Feeder {
         }
     }
 
-    async fn try_feed_and_checkpoint(&self, haste: Haste) -> Result<(), FeedError> {
+    /// At the node's pace until it stops, and at once from then on.
+    async fn try_feed_and_checkpoint(
+        &self,
+        mut paced_until: Option<Stop>,
+    ) -> Result<(), FeedError> {
         self.store.freeze();
         for turn in 1_usize.. {
             let (store, began) = (Arc::clone(&self.store), self.env.now());
@@ -204,8 +202,8 @@ impl Feeder {
             if turn % TURNS_PER_LOOK == 0 && !self.look_at_disk() {
                 return Ok(());
             }
-            if haste == Haste::Paced {
-                self.rest_after(self.env.now().since(began)).await;
+            if let Some(stop) = &mut paced_until {
+                self.rest_after(self.env.now().since(began), stop).await;
             }
         }
         self.checkpoint().await
@@ -213,11 +211,17 @@ impl Feeder {
 
     /// Leaves the processor to others for a while after a turn: the longer, the less time the node
     /// has, and not at all once the next table is half full.
-    async fn rest_after(&self, turn: Duration) {
+    async fn rest_after(&self, turn: Duration, stop: &mut Stop) {
+        if stop.is_requested() {
+            return;
+        }
         let needed = Pace::of(self.store.active_bytes(), self.options.memtable_bytes_max / 2);
-        let rest = self.pacing.pace().max(needed).rest_after(turn);
+        let rest = self.pacing.pace().max(needed).rest_after(turn).min(REST_MAX);
         if !rest.is_zero() {
-            self.env.sleep_until(self.env.now() + rest).await;
+            tokio::select! { biased;
+                () = stop.requested() => {}
+                () = self.env.sleep_until(self.env.now() + rest) => {}
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use crate::telemetry::Metrics;
 use crate::types::Moment;
 
 /// For how long the pulse goes on when nobody asks for the pace any more.
-const REST_AFTER: Duration = Duration::from_secs(1);
+const REST_AFTER: Duration = Duration::from_secs(5);
 
 /// How long bytes may gather that a rate allows.
 const BURST: Duration = Duration::from_millis(100);
@@ -110,7 +110,9 @@ impl PacedRate {
             if ready <= now {
                 return;
             }
-            self.env.sleep_until(ready).await;
+            // The pulse goes on meanwhile.
+            self.pacing.pace();
+            self.env.sleep_until(ready.min(now + REST_AFTER / 2)).await;
         }
     }
 

@@ -24,6 +24,16 @@ const PAGE_BYTES: u32 = 256 << 10;
 /// How long one page is waited for before it is asked for again.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a source that has too much to do is asked again and again for the same page, rather
+/// than for the whole partition later.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long to wait before that.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A byte that is read and compared counts for so much less than one that is listed.
+pub(crate) const LISTED_PER_READ: u64 = 4;
+
 /// One partition of one keyspace.
 pub(crate) type Place = (KeyspaceId, PartitionId);
 
@@ -64,11 +74,27 @@ impl Pages {
         Pages { env, transport, committer, waiting: Mutex::default(), next }
     }
 
-    /// Asks a source for a page.
+    /// Asks a source for a page; again for a while, if it has too much to do.
     ///
     /// # Errors
     /// [`Refusal`] when the source cannot be asked, keeps silent, or says so.
     pub(crate) async fn ask(
+        &self,
+        place: Place,
+        source: NodeId,
+        wish: Wish,
+    ) -> Result<ScanReply, Refusal> {
+        let until = self.env.now() + PATIENCE;
+        loop {
+            let reply = self.ask_once(place, source, wish.clone()).await?;
+            if reply.outcome != Err(Refusal::Overloaded) || self.env.now() >= until {
+                return Ok(reply);
+            }
+            self.env.sleep_until(self.env.now() + PAUSE).await;
+        }
+    }
+
+    async fn ask_once(
         &self,
         (keyspace, partition): Place,
         source: NodeId,

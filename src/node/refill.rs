@@ -25,6 +25,7 @@ use crate::net::transport::Transport;
 use crate::node::admission::Admission;
 use crate::node::env::Env;
 use crate::node::health::Health;
+use crate::node::pacing::PacedRate;
 use crate::node::pages::{Pages, Place, Wish};
 use crate::node::tasks::Stop;
 use crate::node::topology::{Placement, Topology, TopologyCell};
@@ -48,6 +49,7 @@ pub(crate) struct Refill {
     pub(crate) topology: Arc<TopologyCell>,
     pub(crate) pages: Arc<Pages>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) rate: PacedRate,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) state: RefillState,
@@ -142,6 +144,7 @@ impl Refill {
         let (mut after, mut complete) = (None, true);
         loop {
             self.admission.wait(Class::Transfer).await;
+            self.rate.ready().await;
             let wish = Wish { after: after.clone(), ..Wish::default() };
             let reply = self.pages.ask(place, source, wish).await?;
             let page = reply.outcome?;
@@ -149,6 +152,7 @@ impl Refill {
             after = page.rows.last().map(|(key, _)| key.clone()).or(after);
             let done = page.done;
             self.metrics.refill_rows.inc_by(page.rows.len() as u64);
+            self.rate.pay(page.cost_bytes());
             self.pages.keep(place, page).await?;
             if done {
                 return Ok(complete);

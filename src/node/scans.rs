@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use crate::net::transport::Transport;
 use crate::node::env::{Env, run_blocking};
 use crate::node::pacing::PacedRate;
+use crate::node::pages::LISTED_PER_READ;
 use crate::node::replica::Replica;
 use crate::node::tasks::Tasks;
 use crate::node::topology::TopologyCell;
@@ -20,8 +21,11 @@ use crate::protocol::message::{Class, Message, Refusal, Scan, ScanPage, ScanRepl
 use crate::protocol::planted::{Planted, planted};
 use crate::types::{Epoch, Key, NodeId};
 
-/// Pages read at once for all peers; a peer that finds no slot is refused and asks again.
+/// Pages read at once for all peers.
 const SCANS_AT_ONCE_MAX: usize = 4;
+
+/// Pages that wait for their turn; further ones are refused, and asked for again.
+const SCANS_WAITING_MAX: usize = 64;
 
 /// How long a page may wait for the rate: who asked waits longer than that, and asks for less often
 /// than it is answered.
@@ -38,6 +42,7 @@ pub(crate) struct Scans {
     transport: Arc<dyn Transport>,
     tasks: Arc<Tasks>,
     slots: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
     rate: Arc<PacedRate>,
 }
 
@@ -51,7 +56,8 @@ impl Scans {
         rate: PacedRate,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(SCANS_AT_ONCE_MAX));
-        Scans { env, replica, topology, transport, tasks, slots, rate: Arc::new(rate) }
+        let queue = Arc::new(Semaphore::new(SCANS_AT_ONCE_MAX + SCANS_WAITING_MAX));
+        Scans { env, replica, topology, transport, tasks, slots, queue, rate: Arc::new(rate) }
     }
 
     /// Reads one page and sends it, or refuses when too many are being read, or clients have more
@@ -59,8 +65,8 @@ impl Scans {
     pub(crate) fn serve(&self, from: NodeId, scan: Scan) {
         let transport = Arc::clone(&self.transport);
         let has_time = self.replica.admission.admits(Class::Transfer);
-        let slot = Arc::clone(&self.slots).try_acquire_owned().ok().filter(|_| has_time);
-        let Some(slot) = slot else {
+        let place = Arc::clone(&self.queue).try_acquire_owned().ok().filter(|_| has_time);
+        let Some(place) = place else {
             let outcome = Err(Refusal::Overloaded);
             let reply = ScanReply { request: scan.request, outcome, complete: false };
             send(&*transport, from, reply);
@@ -75,38 +81,51 @@ impl Scans {
         let begins = scan.epoch > Epoch(0) && scan.after.is_none();
         let replica = Arc::clone(&self.replica);
         let (env, rate) = (Arc::clone(&self.env), Arc::clone(&self.rate));
+        let (slots, mut stop) = (Arc::clone(&self.slots), self.tasks.stop_signal());
         self.tasks.spawn(async move {
             let request = scan.request;
             let longest = env.now() + WAIT_MAX;
             tokio::select! { biased;
+                () = stop.requested() => return drop(place),
                 () = rate.ready() => {}
                 () = env.sleep_until(longest) => {}
             }
+            let Ok(_slot) = slots.acquire().await else { return drop(place) };
             let page_bytes_max = rate.part_of(scan.page_bytes_max).max(PAGE_BYTES_MIN);
             let scan = Scan { page_bytes_max: page_bytes_max.min(scan.page_bytes_max), ..scan };
             if begins && let Err(refusal) = replica.settle().await {
                 let reply = ScanReply { request, outcome: Err(refusal), complete: false };
                 send(&*transport, from, reply);
-                return drop(slot);
+                return drop(place);
             }
             // Asked before the rows are read: what is complete then stays so.
             let complete = replica.is_complete();
-            let outcome = run_blocking(&*env, move || page(&replica, &scan)).await;
-            rate.pay(outcome.as_ref().map_or(0, ScanPage::cost_bytes));
+            let found = run_blocking(&*env, move || page(&replica, &scan)).await;
+            let outcome = found.map(|(page, read)| {
+                rate.pay(page.cost_bytes().max(read / LISTED_PER_READ));
+                page
+            });
             send(&*transport, from, ScanReply { request, outcome, complete });
-            drop(slot);
+            drop(place);
         });
     }
 }
 
-/// A page, or that the asker has the same.
-fn page(replica: &Replica, scan: &Scan) -> Result<ScanPage, Refusal> {
-    let Some(theirs) = &scan.compare else { return replica.scan(scan) };
+/// A page, or that the asker has the same; and how many bytes were read for it.
+fn page(replica: &Replica, scan: &Scan) -> Result<(ScanPage, u64), Refusal> {
+    let Some(theirs) = &scan.compare else {
+        return replica.scan(scan).map(|page| {
+            let read = page.cost_bytes();
+            (page, read)
+        });
+    };
+    let mut read = 0;
     let mut digest = Digest::default();
     let mut after = scan.after.clone();
     let mut first = None;
     loop {
         let page = replica.scan(&Scan { after, ..scan.clone() })?;
+        read += page.cost_bytes();
         let is_within = |key: &Key| theirs.up_to.as_ref().is_none_or(|last| key <= last);
         let within = page.rows.iter().take_while(|(key, _)| is_within(key));
         within.for_each(|(key, record)| digest.add(key, record.version));
@@ -116,7 +135,8 @@ fn page(replica: &Replica, scan: &Scan) -> Result<ScanPage, Refusal> {
         if ends {
             let same = digest.value() == theirs.digest;
             let listed = std::mem::take(page);
-            return Ok(if same { ScanPage { same, ..ScanPage::default() } } else { listed });
+            let told = if same { ScanPage { same, ..ScanPage::default() } } else { listed };
+            return Ok((told, read));
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::node::groups::gateway::Gateway;
 use crate::node::groups::system::SystemClient;
 use crate::node::members::Members;
 use crate::node::pacing::PacedRate;
-use crate::node::pages::{Pages, Place, Wish};
+use crate::node::pages::{LISTED_PER_READ, Pages, Place, Wish};
 use crate::node::reaping::Fence;
 use crate::node::replica::Replica;
 use crate::node::status::Activity;
@@ -203,7 +203,11 @@ impl Transfers {
     async fn take_over_one(&self, partition: PartitionId, since: Epoch) -> bool {
         let topology = self.topology.load();
         for (place, wanted) in self.wanted(&topology, partition) {
-            for source in wanted.sources {
+            // Not all nodes that take partitions over begin with the same source.
+            let mut sources: Vec<NodeId> = wanted.sources.into_iter().collect();
+            let first = usize::from(partition.0) % sources.len().max(1);
+            sources.rotate_left(first);
+            for source in sources {
                 if self.is_heard(place, source) || !self.transport.is_connected(source) {
                     continue;
                 }
@@ -254,7 +258,8 @@ impl Transfers {
         loop {
             self.replica.admission.wait(Class::Transfer).await;
             self.rate.ready().await;
-            let (up_to, has_rows) = self.stretch(place, after.clone()).await?;
+            let (up_to, has_rows, read) = self.stretch(place, after.clone()).await?;
+            self.rate.pay(read / LISTED_PER_READ);
             let ends_with = up_to.up_to.clone();
             let wish = Wish { after: after.clone(), epoch, compare: Some(up_to) };
             let reply = self.pages.ask(place, source, wish).await?;
@@ -281,12 +286,12 @@ impl Transfers {
         self.pages.keep(place, page).await
     }
 
-    /// What is here of the rows behind a key, and whether anything is.
+    /// What is here of the rows behind a key, whether anything is, and how many bytes that is.
     async fn stretch(
         &self,
         (keyspace, partition): Place,
         after: Option<Key>,
-    ) -> Result<(Compare, bool), Refusal> {
+    ) -> Result<(Compare, bool, u64), Refusal> {
         let scan = Scan {
             request: RequestId(0),
             keyspace,
@@ -298,7 +303,7 @@ impl Transfers {
         };
         let replica = Arc::clone(&self.replica);
         let page = run_blocking(&*self.env, move || replica.scan(&scan)).await?;
-        Ok((compare(&page), !page.rows.is_empty()))
+        Ok((compare(&page), !page.rows.is_empty(), page.cost_bytes()))
     }
 }
 
@@ -369,9 +374,10 @@ impl Wanted {
     }
 }
 
-/// Whether a node is to own a partition that changes its owners.
+/// Whether a node is to own a partition that changes its owners, or how many of them answer.
 fn changes(present: &Ring, coming: &Ring, partition: PartitionId, own: NodeId) -> bool {
     let of = |ring: &Ring| ring.primaries(partition).iter().copied().collect::<BTreeSet<NodeId>>();
+    let other_factor = present.replication_factor() != coming.replication_factor();
     let (present, coming) = (of(present), of(coming));
-    coming.contains(&own) && coming != present
+    coming.contains(&own) && (coming != present || other_factor)
 }

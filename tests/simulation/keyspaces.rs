@@ -97,10 +97,14 @@ pub(crate) fn is_known(cluster: &Cluster, replication: Replication) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use bytes::Bytes;
     use coterie::node::repair::RepairAsked;
     use coterie::node::request::{ReadAnswer, Receipt, RequestError, RequestOptions};
     use coterie::protocol::quorum::level::Level;
+    use coterie::protocol::reaping::Share;
+    use coterie::types::{PartitionId, Timestamp};
 
     use coterie::config::GroupOptions;
 
@@ -226,14 +230,18 @@ mod tests {
             };
             let leads = (0..3).find(leads).expect("the system group has a leader");
             let (leader, deaf) = (node(leads), (leads + 1) % 3);
-            // Of three nodes all own everything, before and after: nothing moves.
             cluster.network.set_deaf(deaf, true);
-            let (name, limits) = (DEFAULT_NAME.to_owned(), LimitsAsked::default());
-            let replication = ReplicationAsked::from(Replication::majority_of(5));
-            let alter = SystemCommand::AlterKeyspace { name, replication, limits };
+            let state = node(leads).system().unwrap();
             let epoch = |machine: usize| node(machine).system().unwrap().epoch();
             let before = epoch(leads);
-            leader.decide(alter).await.unwrap();
+            // A floor that rises begins an epoch, and nothing moves.
+            let share = Share { at: Timestamp(1), epoch: before };
+            for (told, known) in state.members() {
+                let (node, incarnation) = (*told, known.member.incarnation);
+                let partitions = BTreeMap::from([(PartitionId(0), share)]);
+                let shared = SystemCommand::Shared { node, incarnation, partitions };
+                leader.decide(shared).await.unwrap();
+            }
             eventually(&cluster, || epoch(leads) > before).await;
             assert_eq!(epoch(deaf), before);
             let begun = leader.repair(&RepairAsked::default()).unwrap();

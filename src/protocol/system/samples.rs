@@ -32,11 +32,12 @@ pub(super) fn settings() -> ClusterSettings {
     ClusterSettings { cluster_id: ClusterId(1), partitions: 8, replication }
 }
 
-/// A new cluster of one node, after these commands.
+/// A new cluster of one node, after these commands and all that follows from them.
 pub(crate) fn decided(commands: impl IntoIterator<Item = SystemCommand>) -> SystemState {
     let mut cluster = Cluster::sized(1);
     for command in commands {
         cluster.apply(command).unwrap();
+        cluster.settle();
     }
     cluster.state
 }

@@ -257,14 +257,20 @@ impl Rings {
         Move { partition, gained, lost }
     }
 
-    /// Whether two layouts give the partition to the same nodes, for every factor.
+    /// Whether two layouts give the partition to the same nodes, and say the same of how many of
+    /// them answer, for every keyspace.
     fn agree(&self, a: LayoutId, b: LayoutId, partition: PartitionId) -> bool {
+        if self.by_factor.iter().any(|rings| differ(rings, a, b)) {
+            return false;
+        }
         let sorted = |owners: &[NodeId]| owners.iter().copied().collect::<BTreeSet<NodeId>>();
         self.owners(a, partition).map(sorted).eq(self.owners(b, partition).map(sorted))
     }
 
     /// Those who must take rows over when the partition goes from one layout to another: its new
-    /// owners, or, if it only loses owners, those that stay, as one that goes may know more.
+    /// owners, or, if it only loses owners, those that stay, as one that goes may know more. With
+    /// another factor all owners do: R and W may have changed with it, and a read by the new R
+    /// need not meet what was written by the old W if any of them lacks it.
     pub(super) fn takers(
         &self,
         from: LayoutId,
@@ -272,11 +278,12 @@ impl Rings {
         partition: PartitionId,
     ) -> BTreeSet<NodeId> {
         let mut takers = BTreeSet::new();
-        for (old, new) in self.owners(from, partition).zip(self.owners(to, partition)) {
+        let owners = self.owners(from, partition).zip(self.owners(to, partition));
+        for ((old, new), rings) in owners.zip(&self.by_factor) {
             let gained: Vec<NodeId> =
                 new.iter().copied().filter(|node| !old.contains(node)).collect();
             let loses = old.iter().any(|node| !new.contains(node));
-            if gained.is_empty() && loses {
+            if (gained.is_empty() && loses) || differ(rings, from, to) {
                 takers.extend(new);
             } else {
                 takers.extend(gained);
@@ -284,6 +291,12 @@ impl Rings {
         }
         takers
     }
+}
+
+/// Whether two layouts are of another factor.
+fn differ(rings: &BTreeMap<LayoutId, Ring>, a: LayoutId, b: LayoutId) -> bool {
+    let factor = |id: LayoutId| rings.get(&id).map(Ring::replication_factor);
+    factor(a) != factor(b)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::protocol::system::limits::{KeyspaceLimits, LimitsAsked};
 use crate::protocol::system::samples::{Cluster, asked, create, drop_named, strong};
 use crate::protocol::system::settings::Replication;
 use crate::protocol::system::{SystemCommand, SystemReply};
-use crate::types::{Epoch, KeyspaceId, Merge};
+use crate::types::{KeyspaceId, Merge};
 
 const NOTHING: ReplicationAsked =
     ReplicationAsked { factor: None, read_quorum: None, write_quorum: None };
@@ -124,24 +124,25 @@ fn the_factor_outlives_the_keyspace_that_brought_it() {
 fn a_quorum_keyspace_is_altered_within_the_rules() {
     let mut cluster = Cluster::sized(1);
     cluster.apply(create("k", Mode::Quorum, NOTHING)).unwrap();
-    let epoch = cluster.state.epoch();
     let steps = [
         (asked(None, Some(1), None), replication(3, 1, 2)),
         (asked(Some(5), None, None), replication(5, 1, 2)),
         (NOTHING, replication(5, 1, 2)),
         (asked(Some(1), Some(1), Some(1)), replication(1, 1, 1)),
     ];
-    let other_owners = 2;
     for (asked, expected) in steps {
+        let (epoch, before) = (cluster.state.epoch(), of(&cluster, "k"));
         let reply = cluster.apply(alter("k", asked));
         assert_eq!(reply, Ok(SystemReply::Altered { keyspace: KeyspaceId(1) }));
         assert_eq!(of(&cluster, "k"), expected);
+        let others_answer = before.factor != expected.factor;
+        assert_eq!(cluster.state.epoch() > epoch, others_answer);
+        cluster.settle();
     }
     let refusal = cluster.refused(alter("k", asked(None, Some(2), None)));
     assert!(refusal.contains("r is 2: it must be from 1 to n, which is 1"), "{refusal}");
     let refusal = cluster.refused(alter("other", NOTHING));
     assert_eq!(refusal, "name is \"other\": there is no keyspace of that name");
-    assert_eq!(cluster.state.epoch(), Epoch(epoch.0 + other_owners));
 }
 
 #[test]
@@ -217,7 +218,9 @@ fn an_alteration_that_comes_again_undoes_none_that_was_made_since() {
     let (five, one) = (asked(Some(5), None, None), asked(Some(1), Some(1), Some(1)));
     let altered = Ok(SystemReply::Altered { keyspace: KeyspaceId(1) });
     assert_eq!(cluster.request(100, alter("k", five)), altered);
+    cluster.settle();
     assert_eq!(cluster.request(101, alter("k", one)), altered);
+    cluster.settle();
     assert_eq!(cluster.request(100, alter("k", five)), altered);
     assert_eq!(of(&cluster, "k"), replication(1, 1, 1));
     for later in 102..150 {
