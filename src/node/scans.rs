@@ -85,12 +85,13 @@ impl Scans {
         self.tasks.spawn(async move {
             let request = scan.request;
             let longest = env.now() + WAIT_MAX;
+            let Ok(_slot) = slots.acquire().await else { return drop(place) };
+            // In its slot, or all that wait would take the rate for theirs at once.
             tokio::select! { biased;
                 () = stop.requested() => return drop(place),
                 () = rate.ready() => {}
                 () = env.sleep_until(longest) => {}
             }
-            let Ok(_slot) = slots.acquire().await else { return drop(place) };
             let page_bytes_max = rate.part_of(scan.page_bytes_max).max(PAGE_BYTES_MIN);
             let scan = Scan { page_bytes_max: page_bytes_max.min(scan.page_bytes_max), ..scan };
             if begins && let Err(refusal) = replica.settle().await {

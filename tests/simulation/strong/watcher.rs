@@ -25,8 +25,9 @@ pub(crate) type Applied = BTreeMap<(GroupId, LogIndex), Observed>;
 /// How often it is looked at whether the watch has come to the end.
 const POLL: Duration = Duration::from_millis(500);
 
-/// How long a watch may take to come to the end, once the groups are whole.
-const FOLLOWED_MAX: Duration = Duration::from_secs(60);
+/// How long a watch may take to come to the end, once the groups are whole: an end that changes no
+/// key is told after ten seconds, and a client may well go elsewhere before that, again and again.
+const FOLLOWED_MAX: Duration = Duration::from_secs(300);
 
 /// What a client was told without a gap: by watches of which each went on where the one before had
 /// come to.
