@@ -149,6 +149,16 @@ mod tests {
         eventually(cluster, is_ready).await;
     }
 
+    /// Starts so many nodes, with twenty keys in the second keyspace.
+    async fn start_with_rows(cluster: &Cluster, machines: usize) {
+        start(cluster, 0..machines).await;
+        create(cluster, SECOND).await;
+        eventually(cluster, || is_known(cluster, SECOND)).await;
+        for number in 0..20 {
+            put(cluster, number % machines, number).await;
+        }
+    }
+
     fn options(level: Option<Level>) -> RequestOptions {
         let keyspace = Some(Arc::from(name(SECOND)));
         RequestOptions { keyspace, level, ..RequestOptions::default() }
@@ -200,12 +210,7 @@ mod tests {
     #[test]
     fn a_larger_factor_hides_nothing_from_reads_at_one() {
         on_three_machines(|cluster| async move {
-            start(&cluster, 0..3).await;
-            create(&cluster, SECOND).await;
-            eventually(&cluster, || is_known(&cluster, SECOND)).await;
-            for number in 0..20 {
-                put(&cluster, number % 3, number).await;
-            }
+            start_with_rows(&cluster, 3).await;
             let replication =
                 ReplicationAsked { factor: Some(3), read_quorum: Some(1), write_quorum: Some(3) };
             let (name, limits) = (name(SECOND), LimitsAsked::default());
@@ -310,12 +315,7 @@ mod tests {
     #[test]
     fn who_joins_has_the_rows_of_every_keyspace_before_it_is_ready() {
         on_three_machines(|cluster| async move {
-            start(&cluster, 0..2).await;
-            create(&cluster, SECOND).await;
-            eventually(&cluster, || is_known(&cluster, SECOND)).await;
-            for number in 0..20 {
-                put(&cluster, number % 2, number).await;
-            }
+            start_with_rows(&cluster, 2).await;
             start(&cluster, 2..3).await;
             eventually(&cluster, || cluster.is_settled()).await;
             let keys: Vec<Key> = (0..20).map(|number| key(SECOND, number)).collect();
