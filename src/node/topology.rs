@@ -136,7 +136,7 @@ impl Placement {
         options: &RequestOptions,
     ) -> Result<u32, RequestError> {
         let replication = self.replication_on(ring);
-        required("r", (replication.read_quorum, replication.factor), ring, options)
+        self.required("r", (replication.read_quorum, replication.factor), ring, options)
     }
 
     /// The number of replicas that must acknowledge a write.
@@ -146,7 +146,26 @@ impl Placement {
         options: &RequestOptions,
     ) -> Result<u32, RequestError> {
         let replication = self.replication_on(ring);
-        required("w", (replication.write_quorum, replication.factor), ring, options)
+        self.required("w", (replication.write_quorum, replication.factor), ring, options)
+    }
+
+    /// While partitions go over to a larger N, a number of replicas that it allows means all where
+    /// they have not arrived: a client cannot know which these are.
+    fn required(
+        &self,
+        field: &'static str,
+        (default, factor): (u32, u32),
+        ring: &Ring,
+        options: &RequestOptions,
+    ) -> Result<u32, RequestError> {
+        let replicas = ring.replicas_in_effect();
+        let coming = self.replication.factor.min(ring.members().len() as u32);
+        let most = if self.before.is_some() { replicas.max(coming) } else { replicas };
+        let meant = |asked: u32| if asked > most { asked } else { asked.min(replicas) };
+        let explicit = options.quorum.map(meant);
+        Asked { explicit, level: options.level, default, factor }
+            .required(replicas)
+            .map_err(|error| RequestError::Invalid { field, problem: error.to_string() })
     }
 
     /// N, R and W on a ring of this keyspace.
@@ -232,17 +251,6 @@ impl Placement {
     pub(crate) fn is_under_replicated(&self) -> bool {
         self.ring.replicas_in_effect() < self.replication.factor
     }
-}
-
-fn required(
-    field: &'static str,
-    (default, factor): (u32, u32),
-    ring: &Ring,
-    options: &RequestOptions,
-) -> Result<u32, RequestError> {
-    Asked { explicit: options.quorum, level: options.level, default, factor }
-        .required(ring.replicas_in_effect())
-        .map_err(|error| RequestError::Invalid { field, problem: error.to_string() })
 }
 
 /// Where partitions are, as the system group has decided.

@@ -117,7 +117,7 @@ pub(crate) struct Cluster {
     /// Changes of the ring that are asked for and not decided.
     changes: Arc<()>,
     /// N of the default keyspace, once it was changed.
-    altered: Mutex<Option<u32>>,
+    altered: Mutex<Option<Replication>>,
 }
 
 /// A machine with what it keeps.
@@ -418,20 +418,20 @@ impl Cluster {
     /// Replicas in effect of a key: N of its keyspace, or all nodes while there are fewer.
     pub(crate) fn in_effect(&self, key: &Key) -> u32 {
         let second = keyspaces::of_key(key).and_then(|name| keyspaces::factor_of(&name));
-        let default = || self.altered().unwrap_or(self.shape.replication.factor);
+        let default = || self.altered().unwrap_or(self.shape.replication).factor;
         second
             .unwrap_or_else(default)
             .min(u32::try_from(self.shape.machines).expect("clusters are small"))
     }
 
-    /// N of the default keyspace, once it was changed.
-    pub(crate) fn altered(&self) -> Option<u32> {
+    /// N, R and W of the default keyspace, once they were changed.
+    pub(crate) fn altered(&self) -> Option<Replication> {
         *self.altered.lock()
     }
 
-    /// Notes that N of the default keyspace was changed.
-    pub(crate) fn note_altered(&self, factor: u32) {
-        *self.altered.lock() = Some(factor);
+    /// Notes that they were.
+    pub(crate) fn note_altered(&self, replication: Replication) {
+        *self.altered.lock() = Some(replication);
     }
 
     /// The machines of a key's primaries, as the first running node has them.
@@ -453,6 +453,11 @@ impl Cluster {
     /// A machine's disk.
     pub(crate) fn disk(&self, machine: usize) -> &SimDisk {
         &self.hosts[machine].disk
+    }
+
+    /// What a machine's engine has made durable.
+    pub(crate) fn engine_disk(&self, machine: usize) -> &MemoryDisk {
+        &self.hosts[machine].engine_disk
     }
 
     /// Stops or resumes a machine as a whole.

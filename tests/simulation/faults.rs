@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coterie::config::Replication;
 use coterie::node::steering::RingChange;
 use coterie::types::Moment;
 
@@ -48,8 +49,8 @@ pub(crate) enum Fault {
     Leave { machine: usize },
     /// A machine's node joins, and is put into the place of another one's.
     Replace { old: usize, new: usize },
-    /// The default keyspace gets another N, and majorities of it.
-    Alter { factor: u32 },
+    /// The default keyspace gets another N, with R and W of which any two meet.
+    Alter { replication: Replication },
     /// A machine burns down with its disk, and its node is removed from the cluster.
     Burn { machine: usize },
     /// A machine's node hears nothing of Raft groups, and so no news of the ring.
@@ -217,8 +218,8 @@ impl Fault {
                 cluster.start(*new);
                 tokio::spawn(replace(cluster.clone(), *old, *new));
             }
-            Fault::Alter { factor } => {
-                tokio::spawn(keyspaces::alter(cluster.clone(), *factor));
+            Fault::Alter { replication } => {
+                tokio::spawn(keyspaces::alter(cluster.clone(), *replication));
             }
             Fault::Burn { machine } => {
                 cluster.burn(*machine);

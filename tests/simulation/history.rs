@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use coterie::config::Replication;
 use coterie::node::request::{Outcome, ReadAnswer, Receipt, RequestError, RequestOptions};
 use coterie::protocol::quorum::level::Level;
 use coterie::types::{Key, NodeId, Record, Version};
@@ -239,8 +240,8 @@ pub(crate) struct Evidence {
     pub(crate) burnt: BTreeSet<NodeId>,
     /// N of the default keyspace.
     pub(crate) replication_factor: u32,
-    /// What N of the default keyspace was changed to.
-    pub(crate) altered_factor: Option<u32>,
+    /// What N, R and W of the default keyspace were changed to.
+    pub(crate) altered: Option<Replication>,
     /// Whether deletes were reaped.
     pub(crate) reaps: bool,
     /// Whether messages arrived more than once: a refused write may then have a second try.

@@ -60,25 +60,25 @@ pub(crate) async fn create(cluster: &Cluster, replication: Replication) {
     assert!(created.is_ok(), "a cluster without faults made no keyspace: {created:?}");
 }
 
-/// Asks one node after another for another N of the default keyspace, and majorities of it, until
-/// that is decided: as long as partitions are on their way, it is refused.
-pub(crate) async fn alter(cluster: Arc<Cluster>, factor: u32) {
+/// Asks one node after another for another N of the default keyspace until that is decided: as long
+/// as partitions are on their way, it is refused.
+pub(crate) async fn alter(cluster: Arc<Cluster>, wanted: Replication) {
     const TRIES_MAX: usize = 600;
     let _pending = cluster.change_begins();
-    let replication = ReplicationAsked::from(Replication::majority_of(factor));
+    let replication = ReplicationAsked::from(wanted);
     let (name, limits) = (DEFAULT_NAME.to_owned(), LimitsAsked::default());
     let alter = SystemCommand::AlterKeyspace { name, replication, limits };
     for attempt in 0..TRIES_MAX {
         if let Some(mut session) = cluster.session(attempt % cluster.shape.machines) {
             let (node, command) = (Arc::clone(&session.node), alter.clone());
             // It may be decided even if nobody lives to tell.
-            cluster.note_altered(factor);
+            cluster.note_altered(wanted);
             let told = tokio::select! {
                 biased;
                 () = session.ended() => continue,
                 told = node.decide(command) => told,
             };
-            cluster.note(format_args!("n = {factor}: {told:?}"));
+            cluster.note(format_args!("{wanted:?}: {told:?}"));
             if told.is_ok() {
                 return;
             }

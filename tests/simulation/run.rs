@@ -344,7 +344,7 @@ impl Judge<'_> {
             node_ids: self.cluster.node_ids(),
             burnt: self.cluster.burnt(),
             replication_factor: shape.replication.factor,
-            altered_factor: self.cluster.altered(),
+            altered: self.cluster.altered(),
             reaps: shape.mending.reaps(),
             ..Evidence::default()
         };

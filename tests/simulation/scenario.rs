@@ -224,7 +224,13 @@ fn altering(dice: &Dice, plan: &mut Vec<Planned>, factor: u32, (phase_ms, machin
     let other = dice.pick(&[1, 2, 3, 3]);
     let begins = Moment(dice.between(300, phase_ms * 2 / 3) * 1000);
     if dice.chance(350) && other != factor {
-        plan_change(&mut dice, plan, (begins, Fault::Alter { factor: other }), machines);
+        let majority = Replication::majority_of(other);
+        let read_one = Replication { read_quorum: 1, write_quorum: other, ..majority };
+        let write_one = Replication { read_quorum: other, write_quorum: 1, ..majority };
+        // Drawn on its own: what comes with the change is as it was when all were majorities.
+        let quorums = [majority, read_one, write_one];
+        let replication = dice.fork("quorums").pick(&quorums);
+        plan_change(&mut dice, plan, (begins, Fault::Alter { replication }), machines);
     }
 }
 

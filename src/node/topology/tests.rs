@@ -165,3 +165,24 @@ fn before_the_system_group_is_heard_of_nothing_counts_as_dropped() {
     assert_eq!(topology.default_placement().replication, replication(2, 1, 2));
     assert_eq!(topology.check_keyspace(KeyspaceId(1)), Err(Refusal::NotServing));
 }
+
+#[test]
+fn a_number_that_the_coming_factor_allows_means_all_where_partitions_have_not_arrived() {
+    let alter = |factor: u32| {
+        let (name, limits) = ("default".to_owned(), LimitsAsked::default());
+        let replication = ReplicationAsked { factor: Some(factor), ..ReplicationAsked::default() };
+        SystemCommand::AlterKeyspace { name, replication, limits }
+    };
+    let needed = |commands: Vec<SystemCommand>, nodes: u64, quorum: u32| {
+        let topology = topology(decided(commands), nodes);
+        let default = topology.default_placement();
+        let options = RequestOptions { quorum: Some(quorum), ..RequestOptions::default() };
+        let ring = default.read_ring(PartitionId(0));
+        default.write_quorum(ring, &options).ok()
+    };
+    assert_eq!(needed(vec![], 5, 4), None);
+    assert_eq!([2, 4, 5].map(|w| needed(vec![alter(5)], 5, w)), [2, 3, 3].map(Some));
+    assert_eq!([0, 6].map(|w| needed(vec![alter(5)], 5, w)), [None, None]);
+    assert_eq!(needed(vec![alter(5)], 4, 5), None, "there will be four");
+    assert_eq!([3, 4].map(|w| needed(vec![alter(2)], 5, w)), [Some(3), None]);
+}

@@ -20,7 +20,7 @@ pub(crate) const NAME: &str = "listings_are_whole";
 pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
     let of_default = |operation: &&Operation| keyspaces::of_key(&operation.key).is_none();
     let operations: Vec<&Operation> = evidence.operations.iter().filter(of_default).collect();
-    let judge = |listed| judge(listed, &operations, evidence.altered_factor);
+    let judge = |listed| judge(listed, &operations, evidence.altered.map(|it| it.factor));
     evidence.listings.iter().flat_map(judge).collect()
 }
 

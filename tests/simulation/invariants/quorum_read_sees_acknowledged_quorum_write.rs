@@ -4,8 +4,11 @@
 //! Rests on: any two quorums meet in a replica (Gifford, "Weighted Voting for Replicated Data",
 //! 1979) that keeps what it acknowledged and answers with the greatest version that it holds.
 //! A sloppy write, whose receipt names fallbacks, promises no such thing and is exempt.
+//!
+//! The keyspace's own R and W meet by whichever N a request went, as N changes.
 
 use crate::history::{Evidence, Operation, quorums_meet};
+use crate::keyspaces;
 
 pub(crate) const NAME: &str = "quorum_read_sees_acknowledged_quorum_write";
 
@@ -26,7 +29,7 @@ fn missed(evidence: &Evidence, write: &Operation, read: &Operation) -> Option<St
     let bound = write.key == read.key
         && write.precedes(read)
         && written.fallbacks.is_empty()
-        && quorums_meet(written, &answer.receipt);
+        && (quorums_meet(written, &answer.receipt) || both_by_default(evidence, write, read));
     (bound && found < written.version && !is_reaped()).then(|| {
         format!(
             "{}: W={} acknowledged {:?}, later R={} read {:?}",
@@ -37,6 +40,15 @@ fn missed(evidence: &Evidence, write: &Operation, read: &Operation) -> Option<St
             answer.receipt.version
         )
     })
+}
+
+/// Whether two requests went by what their keyspace says, before its N was changed, after, or the
+/// one so and the other so; and what was written is not lost with a disk.
+fn both_by_default(evidence: &Evidence, write: &Operation, read: &Operation) -> bool {
+    let plain = |it: &Operation| it.options.level.is_none() && it.options.quorum.is_none();
+    let is_altered = evidence.altered.is_some() && keyspaces::of_key(&write.key).is_none();
+    let outlasts = write.acknowledged().is_some_and(|written| evidence.outlasts(written));
+    is_altered && plain(write) && plain(read) && outlasts
 }
 
 #[cfg(test)]
