@@ -7,7 +7,8 @@
 //!
 //! The node was itself among those who acknowledged, so each of its writes may lie on one replica
 //! less than its quorum had, and more of the other primaries must be heard. A source that is still
-//! refilling does not count, unless all sources have been heard: then nobody knows more.
+//! refilling, or whose rows are damaged, does not count, unless all sources have been heard: then
+//! nobody knows more.
 //!
 //! Which keyspaces there are, the node learns from the system group, so it is not complete before
 //! that knows it in its present life. A keyspace that is created later was never placed on a ring
@@ -62,7 +63,7 @@ pub(crate) struct RefillState {
     woken: Notify,
 }
 
-/// The pieces that were heard, and whether their source was complete.
+/// The pieces that were heard, and whether their source was complete and sound.
 type Heard = BTreeMap<Piece, bool>;
 
 impl Refill {
@@ -139,7 +140,7 @@ impl Refill {
         }
     }
 
-    /// Whether the source was complete all along.
+    /// Whether the source was complete and sound all along.
     async fn pull_piece(&self, (place, source): Piece) -> Result<bool, Refusal> {
         let (mut after, mut complete) = (None, true);
         loop {
@@ -148,7 +149,8 @@ impl Refill {
             let wish = Wish { after: after.clone(), ..Wish::default() };
             let reply = self.pages.ask(place, source, wish).await?;
             let page = reply.outcome?;
-            complete &= reply.complete;
+            complete &= reply.complete && page.damaged.is_empty();
+            self.metrics.damaged_rows_missed.inc_by(page.damaged.len() as u64);
             after = page.rows.last().map(|(key, _)| key.clone()).or(after);
             let done = page.done;
             self.metrics.refill_rows.inc_by(page.rows.len() as u64);

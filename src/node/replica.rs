@@ -196,7 +196,7 @@ impl Replica {
 
     fn refuse(&self, error: &StoreError) -> Refusal {
         match error {
-            StoreError::Corrupt { .. } => {
+            StoreError::Corrupt { .. } | StoreError::TooManyCorrupt { .. } => {
                 tracing::warn!(%error, "a stored row is damaged; it is repaired from its replicas");
                 Refusal::Corrupt
             }

@@ -123,10 +123,11 @@ fn page(replica: &Replica, scan: &Scan) -> Result<(ScanPage, u64), Refusal> {
     let mut read = 0;
     let mut digest = Digest::default();
     let mut after = scan.after.clone();
-    let mut first = None;
+    let (mut first, mut damaged) = (None, Vec::new());
     loop {
         let page = replica.scan(&Scan { after, ..scan.clone() })?;
         read += page.cost_bytes();
+        damaged.extend(page.damaged.iter().cloned());
         let is_within = |key: &Key| theirs.up_to.as_ref().is_none_or(|last| key <= last);
         let within = page.rows.iter().take_while(|(key, _)| is_within(key));
         within.for_each(|(key, record)| digest.add(key, record.version));
@@ -136,7 +137,8 @@ fn page(replica: &Replica, scan: &Scan) -> Result<(ScanPage, u64), Refusal> {
         if ends {
             let same = digest.value() == theirs.digest;
             let listed = std::mem::take(page);
-            let told = if same { ScanPage { same, ..ScanPage::default() } } else { listed };
+            let of_same = || ScanPage { same, damaged, ..ScanPage::default() };
+            let told = if same { of_same() } else { listed };
             return Ok((told, read));
         }
     }

@@ -12,6 +12,9 @@
 //! A source serves only once it has heard that the partition moves. From then on it takes no write
 //! that goes to the old owners alone: what it shows is all that it will ever have without this
 //! node.
+//!
+//! A source whose rows are damaged does not count among those that are enough, as if it refilled
+//! itself, unless all sources have been heard: then nobody knows more.
 
 mod leftovers;
 
@@ -60,7 +63,18 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 struct Copy {
     /// The epoch in which the move was prepared.
     since: Epoch,
-    heard: BTreeMap<(Place, NodeId), bool>,
+    heard: BTreeMap<(Place, NodeId), Heard>,
+}
+
+/// What a source was that was gone through to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// It refilled itself, and is gone through again.
+    Refilling,
+    /// It could not tell what there is of some keys.
+    Damaged,
+    /// It told all that it has acknowledged.
+    Sound,
 }
 
 /// The copies under way.
@@ -208,11 +222,12 @@ impl Transfers {
             let first = usize::from(partition.0) % sources.len().max(1);
             sources.rotate_left(first);
             for source in sources {
-                if self.is_heard(place, source) || !self.transport.is_connected(source) {
+                let is_over = self.heard(place, source).is_some_and(Heard::is_over);
+                if is_over || !self.transport.is_connected(source) {
                     continue;
                 }
                 match self.go_through(place, source, since).await {
-                    Ok(complete) => self.note_heard(place, source, complete),
+                    Ok(heard) => self.note_heard(place, source, heard),
                     Err(refusal) => {
                         let (keyspace, partition) = (place.0.0, place.1.0);
                         tracing::debug!(keyspace, partition, %source, %refusal, "transfer");
@@ -224,7 +239,7 @@ impl Transfers {
         let topology = self.topology.load();
         self.wanted(&topology, partition).iter().all(|(place, wanted)| {
             let is_connected = |node| self.transport.is_connected(node);
-            wanted.is_satisfied(|node| self.is_heard(*place, node), is_connected)
+            wanted.is_satisfied(|node| self.heard(*place, node), is_connected)
         })
     }
 
@@ -235,25 +250,35 @@ impl Transfers {
         topology.placements().map(|(id, placement)| ((id, partition), wanted(placement))).collect()
     }
 
-    fn is_heard(&self, place: Place, source: NodeId) -> bool {
+    fn heard(&self, place: Place, source: NodeId) -> Option<Heard> {
         let copies = self.state.copies.lock();
-        copies.get(&place.1).is_some_and(|copy| copy.heard.get(&(place, source)) == Some(&true))
+        copies.get(&place.1).and_then(|copy| copy.heard.get(&(place, source)).copied())
     }
 
-    fn note_heard(&self, place: Place, source: NodeId, complete: bool) {
+    fn note_heard(&self, place: Place, source: NodeId, heard: Heard) {
+        if heard == Heard::Damaged {
+            let (keyspace, partition) = (place.0.0, place.1.0);
+            tracing::error!(
+                keyspace,
+                partition,
+                %source,
+                "rows of a partition that moves are damaged where they are taken from; what other \
+                 owners have of them is taken there"
+            );
+        }
         if let Some(copy) = self.state.copies.lock().get_mut(&place.1) {
-            copy.heard.insert((place, source), complete);
+            copy.heard.insert((place, source), heard);
         }
     }
 
-    /// Takes what a source has and this node has not; whether the source was complete all along.
+    /// Takes what a source has and this node has not; says what the source was all along.
     async fn go_through(
         &self,
         place: Place,
         source: NodeId,
         epoch: Epoch,
-    ) -> Result<bool, Refusal> {
-        let (mut after, mut complete) = (None, true);
+    ) -> Result<Heard, Refusal> {
+        let (mut after, mut complete, mut damaged) = (None, true, 0);
         let floor = self.burying_floor(place);
         loop {
             self.replica.admission.wait(Class::Transfer).await;
@@ -265,6 +290,9 @@ impl Transfers {
             let reply = self.pages.ask(place, source, wish).await?;
             complete &= reply.complete;
             let page = reply.outcome?;
+            if !planted(Planted::DamageOverlooked) {
+                damaged += page.damaged.len();
+            }
             let done = if page.same { ends_with.is_none() } else { page.done };
             let last = page.rows.last().map(|(key, _)| key.clone());
             if !page.same && reply.complete && has_rows && floor.at > Timestamp::default() {
@@ -273,7 +301,12 @@ impl Transfers {
             after = if page.same { ends_with } else { last }.or(after);
             self.keep(place, page).await?;
             if done {
-                return Ok(complete);
+                self.metrics.damaged_rows_missed.inc_by(damaged as u64);
+                return Ok(match (complete, damaged) {
+                    (false, _) => Heard::Refilling,
+                    (true, 0) => Heard::Sound,
+                    (true, _) => Heard::Damaged,
+                });
             }
         }
     }
@@ -362,15 +395,27 @@ impl Wanted {
 
     fn is_satisfied(
         &self,
-        heard: impl Fn(NodeId) -> bool,
+        heard: impl Fn(NodeId) -> Option<Heard>,
         connected: impl Fn(NodeId) -> bool,
     ) -> bool {
-        let complete = self.sources.iter().filter(|source| heard(**source)).count();
-        let missed = self.sources.iter().any(|source| !heard(*source) && connected(*source));
-        if planted(Planted::SyncedAfterOneSource) && complete > 0 {
+        let is_over = |source: &NodeId| heard(*source).is_some_and(Heard::is_over);
+        if self.sources.iter().all(is_over) {
             return true;
         }
-        complete >= self.enough && !missed && self.leaving.iter().all(|source| heard(*source))
+        let is_sound = |source: &&NodeId| heard(**source) == Some(Heard::Sound);
+        let sound = self.sources.iter().filter(is_sound).count();
+        let missed = self.sources.iter().any(|source| !is_over(source) && connected(*source));
+        if planted(Planted::SyncedAfterOneSource) && sound > 0 {
+            return true;
+        }
+        sound >= self.enough && !missed && self.leaving.iter().all(is_over)
+    }
+}
+
+impl Heard {
+    /// Whether the source needs not be gone through again.
+    fn is_over(self) -> bool {
+        self != Heard::Refilling
     }
 }
 
@@ -381,3 +426,6 @@ fn changes(present: &Ring, coming: &Ring, partition: PartitionId, own: NodeId) -
     let (present, coming) = (of(present), of(coming));
     coming.contains(&own) && (coming != present || other_factor)
 }
+
+#[cfg(test)]
+mod tests;

@@ -261,6 +261,9 @@ pub struct ScanPage {
     pub done: bool,
     /// Whether the asker has the very same rows; none are listed then.
     pub same: bool,
+    /// Keys of the page's range whose rows are damaged here, and so neither listed nor compared.
+    /// Only sources that are sound say what there is of them.
+    pub damaged: Vec<Key>,
 }
 
 impl ScanPage {

@@ -23,6 +23,8 @@ pub enum Planted {
     SettledUnheard,
     /// A taker holds itself for synced once it has gone through one owner.
     SyncedAfterOneSource,
+    /// A taker counts a source whose rows are damaged like any other.
+    DamageOverlooked,
     /// A source hands rows out before it has heard that the partition moves.
     UnfencedSource,
     /// A hint whose target owns the key no more is thrown away.

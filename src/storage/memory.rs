@@ -27,6 +27,25 @@ impl MemoryDisk {
         Arc::default()
     }
 
+    /// Whether a row is durable.
+    pub fn holds(&self, (keyspace, partition): (KeyspaceId, PartitionId), key: &Key) -> bool {
+        let image = self.durable.lock();
+        let rows = image.partition(keyspace, partition).ok().flatten();
+        rows.is_some_and(|rows| rows.contains_key(key))
+    }
+
+    /// Flips the last bit of a durable row, if there is one; an engine that is open on the disk
+    /// does not notice.
+    pub fn damage(&self, (keyspace, partition): (KeyspaceId, PartitionId), key: &Key) {
+        let mut image = self.durable.lock();
+        let rows = image.keyspaces.get_mut(&keyspace).and_then(|all| all.get_mut(&partition));
+        if let Some(value) = rows.and_then(|rows| Arc::make_mut(rows).get_mut(key)) {
+            let mut bytes = value.to_vec();
+            bytes.iter_mut().rev().take(1).for_each(|last| *last ^= 1);
+            *value = bytes.into();
+        }
+    }
+
     /// Makes this disk as another one is, as putting a copy back does; an engine that is open on it
     /// does not notice.
     pub fn copy_from(&self, other: &MemoryDisk) {

@@ -78,6 +78,14 @@ pub enum StoreError {
         /// What is wrong with the bytes.
         source: CorruptRecord,
     },
+    /// So many rows of a partition are corrupt that they are not told one by one.
+    #[error("more than a thousand records about {key:?} in keyspace {} are corrupt", keyspace.0)]
+    TooManyCorrupt {
+        /// The keyspace of the rows.
+        keyspace: KeyspaceId,
+        /// The key of one of them.
+        key: Key,
+    },
 }
 
 /// The rows of a node.
@@ -235,11 +243,11 @@ impl Store {
     }
 
     /// Rows of a partition above `after`, in key order; the page ends once its rows reach
-    /// `page_bytes_max`, and has at least one row if there are any. Corrupt rows are left out and
-    /// counted.
+    /// `page_bytes_max`, and has at least one row if there are any. Corrupt rows are counted and
+    /// named, not listed.
     ///
     /// # Errors
-    /// [`StoreError::Engine`].
+    /// [`StoreError::Engine`]; [`StoreError::TooManyCorrupt`].
     pub fn scan(
         &self,
         keyspace: KeyspaceId,

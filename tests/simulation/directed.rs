@@ -1,5 +1,6 @@
 //! What chance would rarely arrange, arranged.
 
+mod damaged;
 pub(crate) mod moves;
 mod voters;
 

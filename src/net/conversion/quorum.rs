@@ -206,6 +206,7 @@ pub(super) fn encode_scan_reply(reply: ScanReply) -> wire::ScanReply {
         Ok(page) => {
             to.done = page.done;
             to.same = page.same;
+            to.damaged = page.damaged.into_iter().map(|key| key.0).collect();
             to.rows = page.rows.into_iter().map(encode_row).collect();
         }
     }
@@ -223,7 +224,8 @@ pub(super) fn decode_scan_reply(reply: wire::ScanReply) -> Result<Message, Conve
         Some(refusal) => Err(refusal),
         None => {
             let rows: Result<_, _> = reply.rows.into_iter().map(decode_row).collect();
-            Ok(ScanPage { rows: rows?, done: reply.done, same: reply.same })
+            let damaged = reply.damaged.into_iter().map(Key).collect();
+            Ok(ScanPage { rows: rows?, done: reply.done, same: reply.same, damaged })
         }
     };
     let (request, complete) = (RequestId(reply.request), reply.complete);

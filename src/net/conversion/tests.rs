@@ -156,11 +156,9 @@ fn scan() -> impl Strategy<Value = Message> {
 
 fn scan_reply() -> impl Strategy<Value = Message> {
     let rows = prop::collection::vec((bytes().prop_map(Key), record()), 0..4);
-    let page = (rows, any::<(bool, bool)>()).prop_map(|(rows, (done, same))| ScanPage {
-        rows,
-        done,
-        same,
-    });
+    let damaged = prop::collection::vec(bytes().prop_map(Key), 0..3);
+    let page = (rows, damaged, any::<(bool, bool)>())
+        .prop_map(|(rows, damaged, (done, same))| ScanPage { rows, done, same, damaged });
     let outcome = prop_oneof![3 => page.prop_map(Ok), 1 => refusal().prop_map(Err)];
     (any::<u64>(), outcome).prop_map(|(request, outcome)| {
         let (request, complete) = (RequestId(request), request % 2 == 0);

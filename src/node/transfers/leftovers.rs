@@ -36,7 +36,9 @@ impl Transfers {
         mut after: Option<Key>,
         page: &ScanPage,
     ) -> Result<(), Refusal> {
-        let theirs: BTreeSet<Key> = page.rows.iter().map(|(key, _)| key.clone()).collect();
+        let listed = page.rows.iter().map(|(key, _)| key);
+        // Of a row that is damaged there the other owners say whether it is to go.
+        let theirs: BTreeSet<&Key> = listed.chain(&page.damaged).collect();
         let end = page.rows.last().map(|(key, _)| key).filter(|_| !page.done);
         loop {
             let store = std::sync::Arc::clone(&self.replica.store);

@@ -2,9 +2,12 @@
 //!
 //! Each source gives a stretch of rows and says up to where it is complete. Merged, they are
 //! complete up to the least of these keys; what lies above it waits for the next stretch.
+//!
+//! A row that is damaged in the engine is not listed, and its key is named: what a table has of it
+//! may be older.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Store, StoreError};
@@ -19,7 +22,7 @@ use crate::types::{Key, KeyspaceId, Record, Row};
 /// A page of at least `page_bytes_max` unless the partition ends before.
 ///
 /// # Errors
-/// Those of the engine.
+/// Those of the engine; [`StoreError::Corrupt`] when more rows are damaged than a page may name.
 pub(super) fn page(
     store: &Store,
     place: Place,
@@ -53,10 +56,16 @@ pub(super) fn chunk(
             merged.add(table.stretch(place, after.as_ref(), rows_max));
         }
         if engine {
-            merged.add(stored(store, place, after.as_ref(), (rows_max, sound))?);
+            let (source, damaged) = stored(store, place, after.as_ref(), (rows_max, sound))?;
+            merged.add(source);
+            merged.damaged = damaged;
         }
         let complete_to = merged.complete_to.clone();
-        if !page.fill(merged) {
+        let has_room = page.fill(merged);
+        if let Some(key) = page.page.damaged.get(DAMAGED_MAX) {
+            return Err(StoreError::TooManyCorrupt { keyspace: place.0, key: key.clone() });
+        }
+        if !has_room {
             return Ok(page.page);
         }
         if complete_to.is_none() {
@@ -93,19 +102,23 @@ fn older(store: &Store, place: Place) -> Older {
     looked_at
 }
 
-/// A stretch of the engine's rows, and the last key that it covers although it may be corrupt.
+/// Damaged rows that a page names; where there are more, something else is wrong than a few bits.
+const DAMAGED_MAX: usize = 1024;
+
+/// A stretch of the engine's rows, with the last key that it covers although it may be corrupt, and
+/// the keys of those that are.
 fn stored(
     store: &Store,
     (keyspace, partition): Place,
     after: Option<&Key>,
     (rows_max, sound): (usize, Option<&ListRange>),
-) -> Result<Source, StoreError> {
+) -> Result<(Source, BTreeSet<Key>), StoreError> {
     let page = match store.engine.scan(keyspace, partition, after, rows_max) {
         Err(EngineError::UnknownKeyspace { .. }) => Page { rows: Vec::new(), done: true },
         page => page?,
     };
     let last = page.rows.last().map(|(key, _)| key.clone());
-    let mut rows = Vec::with_capacity(page.rows.len());
+    let (mut rows, mut damaged) = (Vec::with_capacity(page.rows.len()), BTreeSet::new());
     for (key, bytes) in page.rows {
         match record_codec::decode(&key, &bytes) {
             Ok(record) => rows.push((key, record)),
@@ -114,10 +127,11 @@ fn stored(
                 if sound.is_some_and(|range| range.contains(&key)) {
                     return Err(error);
                 }
+                damaged.insert(key);
             }
         }
     }
-    Ok(Source { rows, complete_to: last.filter(|_| !page.done) })
+    Ok((Source { rows, complete_to: last.filter(|_| !page.done) }, damaged))
 }
 
 /// Rows in key order, and the key up to which no other follow; `None` when that is the end.
@@ -136,6 +150,7 @@ impl From<Stretch> for Source {
 #[derive(Default)]
 struct Merged {
     rows: BTreeMap<Key, Record>,
+    damaged: BTreeSet<Key>,
     complete_to: Option<Key>,
 }
 
@@ -168,21 +183,26 @@ struct Filling {
 impl Filling {
     /// Takes rows up to where they are complete; false once the page is full and rows are left.
     fn fill(&mut self, merged: Merged) -> bool {
-        let complete = |key: &Key| merged.complete_to.as_ref().is_none_or(|last| key <= last);
-        for (key, record) in merged.rows {
-            if !complete(&key) {
-                break;
-            }
+        let Merged { rows, damaged, complete_to } = merged;
+        let complete = |key: &Key| complete_to.as_ref().is_none_or(|last| key <= last);
+        let mut is_full = false;
+        for (key, record) in rows.into_iter().take_while(|(key, _)| complete(key)) {
             if self.floor.reaps(&record) {
                 continue;
             }
-            if self.bytes_left == 0 && !self.page.rows.is_empty() {
-                return false;
+            is_full = self.bytes_left == 0 && !self.page.rows.is_empty();
+            if is_full {
+                break;
             }
             let row = Row { keyspace: self.keyspace, key, record };
             self.bytes_left = self.bytes_left.saturating_sub(row.cost_bytes());
             self.page.rows.push((row.key, row.record));
         }
-        self.bytes_left > 0 || self.page.rows.is_empty() || merged.complete_to.is_none()
+        // What lies behind a full page is named by the next.
+        let last = self.page.rows.last().map(|(key, _)| key).filter(|_| is_full);
+        let within = |key: &Key| complete(key) && last.is_none_or(|last| key <= last);
+        self.page.damaged.extend(damaged.into_iter().filter(within));
+        let may_go_on = self.bytes_left > 0 || self.page.rows.is_empty() || complete_to.is_none();
+        may_go_on && !is_full
     }
 }

@@ -206,10 +206,15 @@ fn a_corrupt_row_is_named_skipped_counted_and_overwritten() {
     engine.corrupt(KEYSPACE, partition_of("b3"), &Key::from("b3"));
     let outcome = store.read(KEYSPACE, partition_of("b3"), &Key::from("b3"));
     assert!(matches!(outcome, Err(StoreError::Corrupt { .. })), "{outcome:?}");
+    assert_eq!(store.corrupt_rows(), 1);
     let page = store.scan(KEYSPACE, partition_of("b3"), None, 1000).unwrap();
     let keys: Vec<_> = page.rows.iter().map(|(key, _)| key.to_string()).collect();
     assert_eq!((keys, page.done), (vec!["a3".to_owned(), "c3".to_owned()], true));
-    assert_eq!(store.corrupt_rows(), 2);
+    assert_eq!(page.damaged, [Key::from("b3")]);
+    let first = store.scan(KEYSPACE, partition_of("b3"), None, 1).unwrap();
+    assert_eq!((first.rows.len(), first.damaged.len()), (1, 0), "it lies behind the page");
+    let second = store.scan(KEYSPACE, partition_of("b3"), Some(&Key::from("a3")), 1).unwrap();
+    assert_eq!((second.rows.len(), second.damaged), (1, vec![Key::from("b3")]));
     publish(&store, 2, &[row("b3", record(4, 1, Some("repaired")))]);
     store.freeze();
     feed_all(&store);

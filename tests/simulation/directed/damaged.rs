@@ -1,0 +1,106 @@
+//! Rows that are damaged where a node takes them over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coterie::node::request::RequestOptions;
+use coterie::protocol::planted::Planted;
+use coterie::protocol::system::placing::Step;
+use coterie::types::{Key, KeyspaceId, PartitionId};
+
+use crate::cluster::{Cluster, Shape};
+use crate::dice::Dice;
+use crate::directed::moves::{rehearse, tell};
+use crate::directed::system_voters;
+use crate::disk::Survival;
+use crate::run::{start_all, wait_until};
+use crate::trace::Trace;
+
+/// Three nodes that have every key, until another joins.
+const SHAPE: Shape = Shape { machines: 4, late: 1, partitions: 32, ..crate::directed::SHAPE };
+
+/// The machine whose node joins.
+const JOINS: usize = 3;
+
+/// How long each step may take, in virtual time.
+const STEP_MAX: Duration = Duration::from_secs(60);
+
+/// How often a write is tried, once a second.
+const TRIES_MAX: usize = 20;
+
+/// Two of three owners have a write. One of them is down, and what the other has of it is damaged:
+/// the third, which lacks it, is not enough to take the partition over from. Whether the new owner
+/// waits for the one that is down.
+async fn an_owner_with_a_damaged_row_is_not_enough() -> bool {
+    let mut moves = rehearse(SHAPE, JOINS).await.into_iter();
+    let (key, partition, damaged) = moves.next().expect("some key moves");
+    let mut others = (0..JOINS).filter(|machine| *machine != damaged);
+    let (knows, lacks) = (others.next().expect("three"), others.next().expect("three"));
+    let cluster = Cluster::new(Arc::new(Trace::new(false)), SHAPE, &Dice::new(1));
+    start_all(&cluster).await;
+    while system_voters(&cluster).await.len() < JOINS {
+        cluster.agenda.sleep(Duration::from_secs(1)).await;
+    }
+    write_past(&cluster, lacks, knows, &key).await;
+    let place = (KeyspaceId::DEFAULT, partition);
+    let is_stored = || cluster.engine_disk(damaged).holds(place, &key);
+    assert!(wait_until(&cluster, STEP_MAX, is_stored).await, "the engine is fed");
+    // What hints it has kept for the third are not heard of.
+    cluster.crash(knows, Survival::Everything);
+    cluster.crash(damaged, Survival::Everything);
+    cluster.engine_disk(damaged).damage(place, &key);
+    cut_off(&cluster, lacks, false);
+    cluster.start(damaged);
+    cluster.start(JOINS);
+    let copies = || is_copied(&cluster, lacks, partition);
+    assert!(wait_until(&cluster, STEP_MAX, copies).await, "the move begins");
+    if wait_until(&cluster, STEP_MAX, || !copies()).await {
+        cluster.end();
+        return false;
+    }
+    cluster.start(knows);
+    assert!(wait_until(&cluster, STEP_MAX, || cluster.is_settled()).await, "it has moved");
+    cluster.crash(knows, Survival::Everything);
+    let node = cluster.session(JOINS).expect("it runs").node;
+    let read = node.get(key, RequestOptions::default()).await.map(|read| read.value);
+    cluster.end();
+    read.ok().flatten() == Some(Bytes::from_static(b"value"))
+}
+
+#[test]
+fn what_is_damaged_at_one_owner_is_taken_from_another_that_is_waited_for() {
+    tell(Planted::DamageOverlooked, an_owner_with_a_damaged_row_is_not_enough);
+}
+
+/// Writes a key at a quorum of which one machine knows nothing.
+async fn write_past(cluster: &Cluster, lacks: usize, coordinator: usize, key: &Key) {
+    cut_off(cluster, lacks, true);
+    let node = cluster.session(coordinator).expect("it runs").node;
+    for _ in 0..TRIES_MAX {
+        let value = Bytes::from_static(b"value");
+        let timeout = Some(Duration::from_secs(1));
+        let options = RequestOptions { timeout, ..RequestOptions::default() };
+        if node.put(key.clone(), value, options).await.is_ok() {
+            return;
+        }
+        cluster.agenda.sleep(Duration::from_secs(1)).await;
+    }
+    panic!("two of three took no write");
+}
+
+fn cut_off(cluster: &Cluster, machine: usize, blocked: bool) {
+    for other in (0..JOINS).filter(|other| *other != machine) {
+        cluster.network.set_blocked(machine, other, blocked);
+        cluster.network.set_blocked(other, machine, blocked);
+    }
+}
+
+/// Whether a partition is being copied, as a machine has heard.
+fn is_copied(cluster: &Cluster, machine: usize, partition: PartitionId) -> bool {
+    let state = cluster.session(machine).expect("it runs").node.system();
+    state.is_some_and(|state| {
+        let mut moving = state.placing().moving();
+        moving.any(|(it, _, moving)| it == partition && matches!(moving.step, Step::Copying { .. }))
+    })
+}
