@@ -4,29 +4,23 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::config::{ClusterSettings, Config, JoinMode};
+use crate::config::{ClusterSettings, Config};
 use crate::net::transport::{Discovery, Inbox, NodeFacts, Transport};
 use crate::node::anti_entropy::{Answering, AntiEntropy, Scrubs};
-use crate::node::committer::Completions;
 use crate::node::coordinator::deadlines::Deadlines;
 use crate::node::coordinator::latency::ReplicaLatencies;
 use crate::node::coordinator::pending::Pending;
 use crate::node::coordinator::{Coordinator, Owner};
-use crate::node::dismissal::Dismissal;
 use crate::node::dispatcher::{Dispatcher, Recipients};
 use crate::node::early::Early;
-use crate::node::env::Env;
 use crate::node::errands::Errands;
 use crate::node::gate::Gate;
 use crate::node::groups::begin::{Founder, GroupHandles, begin};
-use crate::node::groups::driver::Driver;
 use crate::node::hinted_handoff::HintedHandoff;
-use crate::node::joining::Joining;
 use crate::node::launch::StartError;
 use crate::node::lists::Lists;
 use crate::node::local::{Local, Parts};
@@ -37,16 +31,13 @@ use crate::node::rebalance::{Farewell, Rebalance};
 use crate::node::refill::{Refill, RefillState};
 use crate::node::scans::Scans;
 use crate::node::service::{Attached, Node};
-use crate::node::tasks::{Stop, Tasks};
+use crate::node::tasks::Tasks;
 use crate::node::topology::TopologyCell;
 use crate::node::transfers::{TransferState, Transfers};
 use crate::node::vacated::Vacated;
 use crate::node::watch::Watches;
 use crate::protocol::membership::MemberSet;
 use crate::types::{Epoch, Incarnation};
-
-/// How often a node refreshes the load that it gossips.
-const LOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How a node comes to its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,8 +149,15 @@ impl Node {
             .map_err(|error| StartError::new("the cluster's settings make no ring", &error))?;
         let founder = self.founder(&settings, entry);
         let own = self.identity().node_id();
-        let (driver, groups) =
-            begin(&self.local, own, &transport, &topology, self.config.groups, founder)?;
+        let (driver, groups) = begin(
+            &self.local,
+            own,
+            &transport,
+            &topology,
+            &self.tasks,
+            self.config.groups,
+            founder,
+        )?;
         if let Some(state) = groups.gateway.system() {
             members.on_state(&state);
         }
@@ -266,26 +264,6 @@ impl Node {
         let founds = entry == Entry::Founding || (self.identity().is_founder() && alone);
         let member = crate::node::members::member(&self.facts());
         founds.then(|| Founder { settings: settings.clone(), member })
-    }
-
-    fn joining(&self, attached: &Attached) -> Joining {
-        Joining {
-            own: self.identity().node_id(),
-            env: Arc::clone(&self.local.env),
-            gateway: Arc::clone(&attached.groups.gateway),
-            system: Arc::clone(&attached.groups.system),
-            members: Arc::clone(&attached.members),
-            joins: self.config.join == JoinMode::Auto,
-            moves: attached.moves.clone(),
-        }
-    }
-
-    fn dismissal(&self, attached: &Attached) -> Dismissal {
-        Dismissal {
-            env: Arc::clone(&self.local.env),
-            transport: Arc::clone(&attached.transport),
-            members: Arc::clone(&attached.members),
-        }
     }
 
     fn coordinator(
@@ -413,73 +391,6 @@ impl Node {
         };
         let (transfers, rebalance) = (Arc::new(transfers), Arc::new(rebalance));
         Moves { transfers, rebalance, vacated: Arc::new(vacated) }
-    }
-
-    /// Starts every activity; [`Tasks`] owns them from here on.
-    fn start(self: &Arc<Self>, driver: Driver) {
-        let attached = self.attached.get().expect("invariant: set by the caller");
-        let tasks = &self.tasks;
-        let stop = || tasks.stop_signal();
-        let completions: Arc<dyn Completions> = Arc::clone(&self.dispatcher) as _;
-        let hinting = Arc::clone(&completions);
-        let committer = Arc::clone(&self.local.committer);
-        let committing = stop();
-        tasks.spawn(async move { committer.run(completions, committing).await });
-        tasks.spawn(Arc::clone(&self.local.feeder).run(stop()));
-        tasks.spawn(Arc::clone(&self.local.feeder).prepare_segments(stop()));
-        tasks.spawn(Arc::clone(&attached.coordinator).run_deadlines(stop()));
-        tasks.spawn(driver.run(stop()));
-        tasks.spawn(Arc::clone(&self.local.replica.admission.pacing).run(stop()));
-        tasks.spawn(Arc::clone(&self.dispatcher).run(stop()));
-        tasks.spawn(self.joining(attached).run(stop()));
-        tasks.spawn(Arc::clone(&attached.members).run(stop()));
-        tasks.spawn(self.dismissal(attached).run(stop()));
-        tasks.spawn(Arc::clone(&attached.handoff).run(hinting, stop()));
-        tasks.spawn(Arc::clone(&attached.anti_entropy).run(stop()));
-        tasks.spawn(Arc::clone(&attached.reaper).run(stop()));
-        tasks.spawn(Arc::clone(&attached.moves.transfers).run(stop()));
-        tasks.spawn(Arc::clone(&attached.moves.rebalance).run(stop()));
-        tasks.spawn(Arc::clone(&attached.moves.vacated).run(stop()));
-        let node = Arc::downgrade(self);
-        let completed = move || {
-            if let Some(node) = node.upgrade() {
-                node.on_refilled();
-            }
-        };
-        tasks.spawn(Arc::clone(&attached.refill).run(stop(), completed));
-        tasks.spawn(gossip_load(Arc::downgrade(self), Arc::clone(&self.local.env), stop()));
-    }
-
-    fn on_refilled(&self) {
-        if let Some(attached) = self.attached.get() {
-            attached.reaper.promise_for_all();
-        }
-        if let Err(error) = self.identity().keep_complete() {
-            tracing::error!(%error, "cannot keep that the node has refilled; it will do so again");
-        }
-        self.local.health.set_rebuilding(false);
-        if let Some(attached) = self.attached.get() {
-            attached.members.describe(|facts| facts.complete = true);
-        }
-        tracing::info!("the node has refilled; its answers count");
-    }
-}
-
-/// Keeps the load that gossip shows up to date, until asked to stop.
-async fn gossip_load(node: Weak<Node>, env: Arc<dyn Env>, mut stop: Stop) {
-    let mut served_before = 0;
-    while let Some(node) = node.upgrade() {
-        let served = node.metrics().requests_served();
-        let load = (served - served_before) / LOAD_INTERVAL.as_secs();
-        served_before = served;
-        if let Some(attached) = node.attached.get() {
-            attached.members.describe(|facts| facts.load_per_second = load);
-        }
-        drop(node);
-        tokio::select! { biased;
-            () = stop.requested() => return,
-            () = env.sleep_until(env.now() + LOAD_INTERVAL) => {}
-        }
     }
 }
 

@@ -8,11 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
+use crate::node::aside::Aside;
 use crate::node::committer::{Mint, ReplyTo};
 use crate::node::coordinator::Owner;
-use crate::node::env::{Env, run_blocking};
+use crate::node::env::Env;
 use crate::node::local::Local;
 use crate::node::reaping::Fence;
 use crate::node::replica::{Lookup, Replica};
@@ -32,27 +31,14 @@ pub(crate) enum Turned {
     Away(Refusal),
 }
 
-/// Reads that wait for the disk at the same time. Commits of the log need threads beside them.
-const READS_ASIDE_MAX: usize = 64;
-
-/// How many times as many may wait for their turn; further ones are refused.
-const READS_QUEUED_PER_PLACE: usize = 64;
-
-/// Where reads wait for the disk.
-struct Aside {
-    env: Arc<dyn Env>,
-    tasks: Arc<Tasks>,
-    places: Semaphore,
-    queue: Arc<Semaphore>,
-}
-
 /// Lets requests through to this node's rows.
 pub(crate) struct Gate {
     pub(crate) own: NodeId,
     pub(crate) topology: Arc<TopologyCell>,
     pub(crate) replica: Arc<Replica>,
     pub(crate) fence: Arc<Fence>,
-    aside: Aside,
+    env: Arc<dyn Env>,
+    aside: Arc<Aside>,
 }
 
 impl Gate {
@@ -64,15 +50,13 @@ impl Gate {
         fence: Fence,
         tasks: &Arc<Tasks>,
     ) -> Gate {
-        let places = Semaphore::new(READS_ASIDE_MAX);
-        let queue = Arc::new(Semaphore::new(READS_ASIDE_MAX * READS_QUEUED_PER_PLACE));
-        let (env, tasks) = (Arc::clone(&local.env), Arc::clone(tasks));
         Gate {
             own,
             topology: Arc::clone(topology),
             replica: Arc::clone(&local.replica),
             fence: Arc::new(fence),
-            aside: Aside { env, tasks, places, queue },
+            env: Arc::clone(&local.env),
+            aside: Aside::new(&local.env, tasks, &local.metrics),
         }
     }
 
@@ -159,14 +143,14 @@ impl Gate {
     /// The same, however long it takes, off the threads that serve.
     pub(crate) async fn read_aside(self: &Arc<Self>, lookup: Lookup) -> Result<Found, Turned> {
         let gate = Arc::clone(self);
-        run_blocking(&*self.aside.env, move || {
+        let read = move || {
             gate.judge_read(&lookup)?;
             let found = gate.replica.read(&lookup).map_err(Turned::Away)?;
             // The rows may have gone to others meanwhile, and from here.
             gate.judge_read(&lookup)?;
             Ok(found)
-        })
-        .await
+        };
+        self.aside.read(read).await
     }
 
     /// Reads aside in its turn, if anybody waits for it then, and hands on what is found.
@@ -175,20 +159,16 @@ impl Gate {
         lookup: Lookup,
         then: impl FnOnce(Result<Found, Turned>) + Send + 'static,
     ) {
-        let Ok(queued) = Arc::clone(&self.aside.queue).try_acquire_owned() else {
+        let Some(turn) = self.aside.turn() else {
             return then(Err(Turned::Away(Refusal::Overloaded)));
         };
-        self.replica.metrics.reads_aside.inc();
         let gate = Arc::clone(self);
-        self.aside.tasks.spawn(async move {
-            // The semaphore is never closed.
-            let _place = gate.aside.places.acquire().await;
-            let found = match gate.aside.env.now() < lookup.deadline {
+        turn.take(async move {
+            let found = match gate.env.now() < lookup.deadline {
                 true => gate.read_aside(lookup).await,
                 false => Err(Turned::Away(Refusal::Expired)),
             };
             then(found);
-            drop(queued);
         });
     }
 

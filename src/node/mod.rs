@@ -1,7 +1,9 @@
 //! The drivers: they own the tasks, ask the pure cores what to do, and do it.
 
+mod activities;
 mod admission;
 mod anti_entropy;
+mod aside;
 pub mod assembly;
 mod clock;
 mod committer;

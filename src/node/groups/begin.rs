@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::{ClusterSettings, GroupOptions};
 use crate::net::transport::Transport;
+use crate::node::aside::Aside;
 use crate::node::coordinator::pending::Pending;
 use crate::node::groups::client::GroupClient;
 use crate::node::groups::driver::{Driver, Seams, TICK};
@@ -15,6 +16,7 @@ use crate::node::groups::open;
 use crate::node::groups::system::SystemClient;
 use crate::node::launch::StartError;
 use crate::node::local::Local;
+use crate::node::tasks::Tasks;
 use crate::node::topology::TopologyCell;
 use crate::protocol::membership::Member;
 use crate::protocol::raft::Options;
@@ -61,6 +63,7 @@ pub(crate) fn begin(
     own: NodeId,
     transport: &Arc<dyn Transport>,
     topology: &Arc<TopologyCell>,
+    tasks: &Arc<Tasks>,
     limits: GroupOptions,
     founder: Option<Founder>,
 ) -> Result<(Driver, GroupHandles), StartError> {
@@ -106,6 +109,7 @@ pub(crate) fn begin(
         health: Arc::clone(&local.health),
         meters: Arc::clone(&local.meters),
         metrics: Arc::clone(&local.metrics),
+        aside: Aside::new(&local.env, tasks, &local.metrics),
     };
     let mut driver = Driver::new(seams, Arc::clone(&gateway), host);
     if let Some(state) = gateway.system() {

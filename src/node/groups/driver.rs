@@ -8,10 +8,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::net::transport::Transport;
+use crate::node::aside::Aside;
 use crate::node::clock::Clock;
 use crate::node::committer::{Committer, ReplyTo};
 use crate::node::env::Env;
 use crate::node::groups::census::Leaderless;
+use crate::node::groups::fetching::{Catch, Errand, Fetched};
 use crate::node::groups::gateway::Gateway;
 use crate::node::groups::group::{Effects, Group};
 use crate::node::groups::handed_over::HandedOver;
@@ -53,6 +55,7 @@ pub(crate) struct Seams {
     pub(crate) health: Arc<Health>,
     pub(crate) meters: Arc<Meters>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) aside: Arc<Aside>,
 }
 
 type Written = oneshot::Receiver<Result<(), Refusal>>;
@@ -173,6 +176,7 @@ impl Driver {
             }
             Event::Disconnected(node) => self.host.on_disconnected(node),
             Event::HostSystem(replica) => self.host_system(replica),
+            Event::Fetched(fetched) => self.on_fetched(*fetched),
             Event::Transfer(group, to, reply) => {
                 // Whoever asked may have gone.
                 let _gone = reply.send(self.transfer(group, to));
@@ -195,6 +199,9 @@ impl Driver {
         for (group, rows) in effects.changed {
             self.note_changed(group, &rows);
         }
+        for errand in effects.errands {
+            self.fetch(errand);
+        }
         for (group, replica) in effects.snapshots {
             self.begin_snapshot(group, replica);
         }
@@ -215,6 +222,28 @@ impl Driver {
                         tracing::debug!(%error, "an answer was not sent");
                     }
                 }
+            }
+        }
+    }
+
+    /// Has another thread fetch what a group needs.
+    pub(super) fn fetch(&self, errand: Errand) {
+        let (aside, store) = (Arc::clone(&self.seams.aside), Arc::clone(&self.seams.store));
+        let gateway = Arc::clone(&self.gateway);
+        // There is one at most for each read that waits, group, and snapshot.
+        self.seams.aside.turn_in_any_case().take(async move {
+            let fetched = aside.read(move || errand.run(&store)).await;
+            // A driver that is gone has nobody who waits.
+            let _gone = gateway.inbox.push(Event::Fetched(Box::new(fetched)));
+        });
+    }
+
+    fn on_fetched(&mut self, fetched: Fetched) {
+        match fetched.catch {
+            Catch::Page(wanted, page) => self.on_page(fetched.group, &wanted, page),
+            _ => {
+                let answer = self.host.on_fetched(fetched);
+                self.answer(answer);
             }
         }
     }

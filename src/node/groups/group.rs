@@ -4,19 +4,21 @@
 //! leaves, what must be durable goes into the batch, what is committed is applied, and those who
 //! waited are answered.
 
+mod applying;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
 use crate::config::GroupOptions;
 use crate::node::groups::batch::{Batch, Outcome};
-use crate::node::groups::machine::{GroupMachine, MachineError, Told as MachineTold};
+use crate::node::groups::fetching::{Errand, Fetching};
+use crate::node::groups::machine::{GroupMachine, MachineError};
 use crate::node::groups::observer::Observed;
 use crate::node::groups::open::start_of;
-use crate::node::groups::overlay::{GroupRowError, GroupRows, Overlay};
-use crate::node::groups::waiting::{Answer, Asker, ReadWaiting, Sought, Waiting};
-use crate::protocol::group::pass::Pass;
-use crate::protocol::message::{ForwardRefusal, GroupMessage, SnapshotChunk, Told};
+use crate::node::groups::overlay::{GroupRows, Overlay};
+use crate::node::groups::waiting::{Answer, Asker, ReadWaiting, Waiting};
+use crate::protocol::message::{ForwardRefusal, GroupMessage, SnapshotChunk};
 use crate::protocol::raft::entry::{Entry, HardState, LogStart, Restored};
 use crate::protocol::raft::message::Message as RaftMessage;
 use crate::protocol::raft::{Options, ProposeError, Raft, Ready, Write};
@@ -45,6 +47,8 @@ pub(crate) struct Effects {
     pub(crate) observed: Option<Vec<Observed>>,
     /// The rows that each entry has changed which the group has applied, for those who watch.
     pub(crate) applied: Vec<(LogIndex, Vec<Row>)>,
+    /// What is to be fetched from the disk.
+    pub(crate) errands: Vec<Errand>,
 }
 
 impl Effects {
@@ -61,8 +65,10 @@ pub(crate) struct Group {
     pub(crate) raft: Raft,
     pub(crate) machine: GroupMachine,
     overlay: Overlay,
-    /// Committed and not applied yet: the store failed when it was their turn.
+    /// Committed and not applied yet: rows that they act on are being fetched, or the store failed
+    /// when it was their turn.
     backlog: VecDeque<Entry>,
+    fetching: Fetching,
     waiting: Waiting,
     /// Where replicas run that the membership here does not name yet.
     heard: BTreeMap<ReplicaId, NodeId>,
@@ -91,13 +97,15 @@ impl Group {
     pub(crate) fn new(beginning: Beginning, options: Options, seed: u64, now: u64) -> Group {
         let Beginning { id, replica, restored, machine, installing } = beginning;
         let durable = restored.applied;
+        let overlay = Overlay::new(machine.applied().revision);
         Group {
             id,
             replica,
             raft: Raft::new(replica, options, restored, seed, now),
             machine,
-            overlay: Overlay::default(),
+            overlay,
             backlog: VecDeque::new(),
+            fetching: Fetching::default(),
             waiting: Waiting::default(),
             heard: BTreeMap::new(),
             logged: durable,
@@ -141,7 +149,7 @@ impl Group {
 
     /// Whether one more read may wait here.
     pub(crate) fn has_room_for_read(&self) -> bool {
-        self.waiting.has_room_for_read()
+        self.waiting.has_room_for_read(self.fetching.len())
     }
 
     /// Queues a read that may be answered once the entry is applied.
@@ -193,7 +201,8 @@ impl Group {
 
     /// The outcome of what was applied is durable and in the store.
     pub(crate) fn on_outcome(&mut self, outcome: &Outcome) {
-        self.overlay.published(outcome.revision);
+        self.overlay.note_published(outcome.revision);
+        self.overlay.trim(self.fetching.needed_above());
         self.durable = self.durable.max(outcome.applied);
     }
 
@@ -223,7 +232,8 @@ impl Group {
 
     /// The group's rows, those applied a moment ago included.
     pub(crate) fn rows<'a>(&'a self, store: &'a Store) -> GroupRows<'a> {
-        GroupRows { store, overlay: &self.overlay, partition: self.partition() }
+        let (overlay, found) = (&self.overlay, self.fetching.found());
+        GroupRows { store, overlay, found, partition: self.partition() }
     }
 
     /// A snapshot's rows are on their way into the table: nothing is applied meanwhile.
@@ -277,8 +287,9 @@ impl Group {
     pub(crate) fn install(&mut self, machine: GroupMachine) {
         self.durable = self.durable.max(machine.applied().position.index);
         self.logged = self.durable;
+        self.overlay = Overlay::new(machine.applied().revision);
         self.machine = machine;
-        self.overlay = Overlay::default();
+        self.fetching.note_installed();
         self.installing = false;
     }
 
@@ -305,7 +316,7 @@ impl Group {
 
     /// How many requests wait here.
     pub(crate) fn waiting_len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.fetching.len()
     }
 
     /// Keys of rows that were applied and are not in the table yet.
@@ -350,80 +361,6 @@ impl Group {
         effects.batch.writers.push((group, replica));
     }
 
-    /// Applies what is committed, in order, and adds its outcome to the batch.
-    fn apply(&mut self, store: &Store, effects: &mut Effects) -> Result<(), MachineError> {
-        let (mut pass, mut pass_bytes) = (Pass::new(), 0);
-        let mut result = Ok(());
-        while !self.backlog.is_empty() {
-            if pass_bytes >= effects.record_bytes_max / 2 {
-                self.log_outcome(std::mem::take(&mut pass), effects);
-                pass_bytes = 0;
-            }
-            let Some(entry) = self.backlog.front() else { break };
-            let partition = self.id.partition();
-            let rows = GroupRows { store, overlay: &self.overlay, partition };
-            match self.machine.apply(entry, &rows) {
-                Ok(MachineTold { reply, rows }) => {
-                    if let Some(observed) = &mut effects.observed {
-                        observed.push(Observed { entry: entry.clone(), reply: reply.clone() });
-                    }
-                    if !rows.is_empty() {
-                        effects.applied.push((entry.index, rows.clone()));
-                    }
-                    self.overlay.add(&rows);
-                    pass_bytes += rows.iter().map(Row::cost_bytes).sum::<usize>();
-                    pass.add(rows);
-                    let answer = reply.map(Told::Proposed).ok_or(ForwardRefusal::Unknown);
-                    let position = entry.position();
-                    effects.answers.extend(self.waiting.applied(position, answer));
-                    self.backlog.pop_front();
-                }
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
-        }
-        self.log_outcome(pass, effects);
-        result
-    }
-
-    fn log_outcome(&mut self, pass: Pass, effects: &mut Effects) {
-        let applied = self.machine.applied();
-        let (applied, revision) = (applied.position.index, applied.revision);
-        if applied <= self.logged {
-            return;
-        }
-        self.logged = applied;
-        let outcome = pass.finish(self.machine.applied_row());
-        if let Some((_applied_row, changed)) = outcome.split_last()
-            && !changed.is_empty()
-        {
-            effects.changed.push((self.id, changed.to_vec()));
-        }
-        let partition = self.partition();
-        let rows = outcome.into_iter().map(|row| (partition, row)).collect();
-        effects.batch.records.push(LogRecord::Rows(rows));
-        let (group, replica) = (self.id, self.replica);
-        effects.batch.outcomes.push(Outcome { group, replica, applied, revision });
-    }
-
-    fn answer_reads(&mut self, store: &Store, effects: &mut Effects) -> Result<(), MachineError> {
-        let applied = self.machine.applied().position.index;
-        let mut result = Ok(());
-        for read in self.waiting.ripe(applied) {
-            let answer = match found(&self.rows(store), &read, applied) {
-                Ok(told) => Ok(told),
-                Err(error) => {
-                    result = Err(error.into());
-                    Err(ForwardRefusal::Storage)
-                }
-            };
-            effects.answers.push((read.asker, answer));
-        }
-        result
-    }
-
     /// A new leader, or none: proposals of another term will be answered by what took their place.
     fn notice_leader(&mut self, effects: &mut Effects) {
         let leader = (self.raft.term(), self.raft.leader());
@@ -440,17 +377,5 @@ impl Group {
                 ForwardRefusal::NotLeader { leader: self.leader_node() }
             }
         }
-    }
-}
-
-/// What is there of what is sought.
-fn found(
-    rows: &GroupRows<'_>,
-    read: &ReadWaiting,
-    applied: LogIndex,
-) -> Result<Told, GroupRowError> {
-    match &read.sought {
-        Sought::Key(key) => Ok(Told::Read { record: rows.record(read.keyspace, key)?, applied }),
-        Sought::Range(range) => rows.list(read.keyspace, range).map(Told::Listed),
     }
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::GroupOptions;
 use crate::node::groups::batch::Batch;
 use crate::node::groups::driver::ticks;
+use crate::node::groups::fetching::Fetched;
 use crate::node::groups::group::{Beginning, Effects, Group};
 use crate::node::groups::incoming::ChunkWritten;
 use crate::node::groups::observer::{Observing, Sight};
@@ -175,6 +176,22 @@ impl Host {
             // It is answered by the pass that follows, if there is anything to tell.
             Ask::Watch(ask) => self.watches.wait(id, *ask, asker, self.now),
         }
+    }
+
+    /// Takes what was fetched for a group; answers the client that it was for, if it was for one.
+    pub(crate) fn on_fetched(&mut self, fetched: Fetched) -> Option<(Asker, Answer)> {
+        let Fetched { group: id, replica, catch } = fetched;
+        let has_failed = catch.has_failed();
+        let Some(group) = self.hosted(id, replica) else {
+            let asker = catch.into_asker()?;
+            return Some((asker, Err(ForwardRefusal::NotReplica)));
+        };
+        let answer = group.on_fetched(catch);
+        // What cannot be read is tried again when something else happens, not over and over.
+        if !has_failed {
+            self.touched.insert(id);
+        }
+        answer
     }
 
     /// Lets every group that something happened to do what it wants.

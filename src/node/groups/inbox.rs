@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use crate::node::groups::fetching::Fetched;
 use crate::node::groups::host::Question;
 use crate::node::groups::report::GroupStatus;
 use crate::protocol::message::{GroupMessage, SnapshotChunk, SnapshotReply};
@@ -32,6 +33,8 @@ pub(crate) enum Event {
     HostSystem(ReplicaId),
     /// Another node is to lead a group.
     Transfer(GroupId, NodeId, oneshot::Sender<Result<(), TransferRefusal>>),
+    /// Something that a group needs has come from the disk.
+    Fetched(Box<Fetched>),
     /// Somebody wants to know how the groups are.
     Report(oneshot::Sender<Vec<GroupStatus>>),
 }

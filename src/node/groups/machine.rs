@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::node::groups::overlay::{GroupRowError, GroupRows};
 use crate::protocol::group::applied::AppliedState;
+use crate::protocol::group::command::Command;
 use crate::protocol::group::machine::{ApplyError, Machine};
 use crate::protocol::raft::entry::{Entry, LogStart, Payload};
 use crate::protocol::system::command::{CommandError, SystemRequest};
@@ -68,6 +69,17 @@ impl GroupMachine {
                 let reply = applied.reply.map(|reply| reply.encode());
                 Ok(Told { reply, rows: applied.rows })
             }
+        }
+    }
+
+    /// The keys whose rows an entry may act on.
+    pub(crate) fn reads(&self, entry: &Entry) -> Vec<(KeyspaceId, Key)> {
+        match (self, &entry.payload) {
+            (GroupMachine::Strong(_), Payload::Command(command)) => {
+                let command = Command::decode(command);
+                command.map(|command| command.reads().collect()).unwrap_or_default()
+            }
+            _ => Vec::new(),
         }
     }
 

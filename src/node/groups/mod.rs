@@ -9,6 +9,7 @@ pub(crate) mod begin;
 pub(crate) mod census;
 pub(crate) mod client;
 pub(crate) mod driver;
+pub(crate) mod fetching;
 pub(crate) mod gateway;
 pub(crate) mod group;
 mod handed_over;

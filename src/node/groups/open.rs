@@ -257,6 +257,10 @@ fn sessions(group: GroupId, store: &Store) -> Result<Vec<Session>, OpenError> {
     let (mut sessions, mut after) = (Vec::new(), None);
     loop {
         let page = store.scan(KeyspaceId::SESSIONS, partition, after.as_ref(), PAGE_BYTES)?;
+        if let Some(key) = page.damaged.first() {
+            let detail = format!("the stored record of session {key:?} is corrupt");
+            return Err(OpenError::Rows { group, detail });
+        }
         after = page.rows.last().map(|(key, _)| key.clone());
         for (key, record) in page.rows.into_iter().filter(|(_, record)| record.value.is_some()) {
             let row = Row { keyspace: KeyspaceId::SESSIONS, key, record };

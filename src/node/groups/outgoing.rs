@@ -7,9 +7,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::node::groups::fetching::PageWanted;
 use crate::node::groups::group::Group;
 use crate::node::groups::overlay::GroupRowError;
-use crate::protocol::message::SnapshotChunk;
+use crate::protocol::message::{ScanPage, SnapshotChunk};
 use crate::protocol::raft::entry::LogStart;
 use crate::storage::store::Store;
 use crate::types::{Key, KeyspaceId, LogIndex, NodeId, ReplicaId, Row};
@@ -31,6 +32,8 @@ pub(crate) struct Outgoing {
     /// Index into `keyspaces`; past the end once all pages were read.
     at: usize,
     after: Option<Key>,
+    /// The next page: it is being fetched, or has been.
+    page: Page,
     /// Rows that changed since the first page was read.
     changed: BTreeSet<(KeyspaceId, Key)>,
     /// The chunk that is not acknowledged yet.
@@ -39,6 +42,28 @@ pub(crate) struct Outgoing {
     next_number: u32,
     /// Set once the last chunk was cut.
     last: Option<LogIndex>,
+}
+
+/// The page that is cut next.
+#[derive(Debug, Default)]
+enum Page {
+    /// It is to be read.
+    #[default]
+    Unread,
+    /// It is being fetched.
+    Awaited,
+    /// It is here.
+    Here(ScanPage),
+}
+
+/// What is to be done for a snapshot.
+pub(crate) enum Due {
+    /// To send a chunk.
+    Chunk(SnapshotChunk),
+    /// To fetch rows.
+    Page(PageWanted),
+    /// To wait.
+    Nothing,
 }
 
 impl Outgoing {
@@ -58,6 +83,7 @@ impl Outgoing {
             chunk_bytes,
             at,
             after,
+            page: Page::Unread,
             changed,
             sent,
             sent_at,
@@ -71,30 +97,57 @@ impl Outgoing {
         self.changed.extend(rows.iter().map(|row| (row.keyspace, row.key.clone())));
     }
 
-    /// The chunk to send now: the next one once the one before is acknowledged, or that one again.
+    /// What is due now: the next chunk once the one before is acknowledged, or that one again; or
+    /// rows for the next one, where reading them may wait for the disk.
     ///
     /// # Errors
     /// [`GroupRowError`] when the rows cannot be read.
-    pub(crate) fn chunk(
+    pub(crate) fn due(
         &mut self,
         group: &Group,
         store: &Store,
         now: u64,
-    ) -> Result<Option<SnapshotChunk>, GroupRowError> {
-        if self.sent.is_some() {
-            let again = now >= self.sent_at + RESEND_TICKS;
-            self.sent_at = if again { now } else { self.sent_at };
-            return Ok(self.sent.clone().filter(|_| again));
+    ) -> Result<Due, GroupRowError> {
+        if let Some(sent) = &self.sent {
+            if now < self.sent_at + RESEND_TICKS {
+                return Ok(Due::Nothing);
+            }
+            self.sent_at = now;
+            return Ok(Due::Chunk(sent.clone()));
         }
-        if self.last.is_some() {
-            return Ok(None);
+        if self.last.is_some() || matches!(self.page, Page::Awaited) {
+            return Ok(Due::Nothing);
+        }
+        if let Some(wanted) = self.page_wanted(store) {
+            self.page = Page::Awaited;
+            return Ok(Due::Page(wanted));
         }
         let chunk = self.cut(group, store)?;
         self.last = chunk.start.as_ref().map(|start| start.position.index);
         self.next_number += 1;
         self.sent = Some(chunk.clone());
         self.sent_at = now;
-        Ok(Some(chunk))
+        Ok(Due::Chunk(chunk))
+    }
+
+    /// The page that is to be fetched, if there is one, and it is not at hand.
+    fn page_wanted(&self, store: &Store) -> Option<PageWanted> {
+        let keyspace = *self.keyspaces.get(self.at)?;
+        let is_behind = matches!(self.page, Page::Unread) && store.is_unsettled();
+        is_behind.then(|| PageWanted {
+            to: self.to,
+            transfer: self.transfer,
+            keyspace,
+            after: self.after.clone(),
+            bytes_max: self.chunk_bytes,
+        })
+    }
+
+    /// A page has come. What changed since it was asked for is sent again.
+    pub(crate) fn on_page(&mut self, page: ScanPage) {
+        if matches!(self.page, Page::Awaited) {
+            self.page = Page::Here(page);
+        }
     }
 
     /// The receiver wants this chunk next: what was sent before it has arrived.
@@ -135,8 +188,13 @@ impl Outgoing {
         store: &Store,
         keyspace: KeyspaceId,
     ) -> Result<Vec<Row>, GroupRowError> {
-        let page =
-            store.scan(keyspace, group.partition(), self.after.as_ref(), self.chunk_bytes)?;
+        let page = match std::mem::take(&mut self.page) {
+            Page::Here(page) => page,
+            _ => store.scan(keyspace, group.partition(), self.after.as_ref(), self.chunk_bytes)?,
+        };
+        if let Some(key) = page.damaged.into_iter().next() {
+            return Err(GroupRowError::Damaged { keyspace, key });
+        }
         if page.done {
             self.at += 1;
             self.after = None;

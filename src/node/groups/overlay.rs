@@ -5,42 +5,65 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::node::groups::fetching::Found;
 use crate::protocol::group::machine::Rows;
 use crate::protocol::group::stored::{Stored, StoredError};
 use crate::storage::store::{Store, StoreError};
 use crate::types::{Key, KeyspaceId, PartitionId, Record, Revision, Row};
 
 /// The newest rows of one group.
-#[derive(Debug, Default)]
-pub(crate) struct Overlay(BTreeMap<(KeyspaceId, Key), Record>);
+///
+/// Invariant: the store has every row of the group up to `published`, and the overlay every newer
+/// one.
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    rows: BTreeMap<(KeyspaceId, Key), Record>,
+    published: Revision,
+}
 
 impl Overlay {
+    /// Nothing, over a store that has all rows up to that revision.
+    pub(crate) fn new(published: Revision) -> Overlay {
+        Overlay { rows: BTreeMap::new(), published }
+    }
+
     /// Adds the rows of one applied entry.
     pub(crate) fn add(&mut self, rows: &[Row]) {
         for row in rows {
-            self.0.insert((row.keyspace, row.key.clone()), row.record.clone());
+            self.rows.insert((row.keyspace, row.key.clone()), row.record.clone());
         }
     }
 
-    /// Lets go of what the store has got: rows up to that revision.
-    pub(crate) fn published(&mut self, through: Revision) {
-        self.0.retain(|_, record| record.version > through.into());
+    /// The store has got all rows up to that revision.
+    pub(crate) fn note_published(&mut self, through: Revision) {
+        self.published = self.published.max(through);
+    }
+
+    /// What the store has all rows up to.
+    pub(crate) fn published(&self) -> Revision {
+        self.published
+    }
+
+    /// Lets go of what the store has, but for rows above a revision that somebody still needs.
+    pub(crate) fn trim(&mut self, needed_above: Option<Revision>) {
+        let through = needed_above.map_or(self.published, |it| it.min(self.published));
+        self.rows.retain(|_, record| record.version > through.into());
     }
 
     /// The keys of all rows.
     pub(crate) fn keys(&self) -> BTreeSet<(KeyspaceId, Key)> {
-        self.0.keys().cloned().collect()
+        self.rows.keys().cloned().collect()
     }
 
     /// The rows of one keyspace, in key order.
     pub(super) fn rows_of(&self, keyspace: KeyspaceId) -> impl Iterator<Item = (&Key, &Record)> {
         let first = (keyspace, Key::default());
-        let from = self.0.range(first..).take_while(move |((of, _), _)| *of == keyspace);
+        let from = self.rows.range(first..).take_while(move |((of, _), _)| *of == keyspace);
         from.map(|((_, key), record)| (key, record))
     }
 
-    fn get(&self, keyspace: KeyspaceId, key: &Key) -> Option<&Record> {
-        self.0.get(&(keyspace, key.clone()))
+    pub(super) fn get(&self, keyspace: KeyspaceId, key: &Key) -> Option<&Record> {
+        self.rows.get(&(keyspace, key.clone()))
     }
 }
 
@@ -53,17 +76,30 @@ pub(crate) enum GroupRowError {
     /// The row is none that a group writes.
     #[error(transparent)]
     Stored(#[from] StoredError),
+    /// Rows that are needed are damaged.
+    #[error("the stored record of {key:?} in keyspace {} is corrupt", keyspace.0)]
+    Damaged {
+        /// The keyspace of the rows.
+        keyspace: KeyspaceId,
+        /// The key of the first.
+        key: Key,
+    },
+    /// Reading it may wait for the disk: it has to be fetched first.
+    #[error("a row has to be fetched first")]
+    Behind,
 }
 
 /// A group's rows, wherever they lie.
 pub(crate) struct GroupRows<'a> {
     pub(crate) store: &'a Store,
     pub(crate) overlay: &'a Overlay,
+    /// What was fetched of the store in this turn of the driver.
+    pub(crate) found: &'a Found,
     pub(crate) partition: PartitionId,
 }
 
 impl GroupRows<'_> {
-    /// The record of a key, tombstones included.
+    /// The record of a key, tombstones included. May wait for the disk.
     pub(crate) fn record(
         &self,
         keyspace: KeyspaceId,
@@ -74,13 +110,28 @@ impl GroupRows<'_> {
             None => self.store.read(keyspace, self.partition, key),
         }
     }
+
+    /// The same where it can be told at once; `None` where telling it may wait for the disk.
+    pub(crate) fn record_at_once(
+        &self,
+        keyspace: KeyspaceId,
+        key: &Key,
+    ) -> Result<Option<Option<Record>>, StoreError> {
+        if let Some(record) = self.overlay.get(keyspace, key) {
+            return Ok(Some(Some(record.clone())));
+        }
+        match self.found.get(&(keyspace, key.clone())) {
+            Some(found) => Ok(Some(found.clone())),
+            None => self.store.read_at_once(keyspace, self.partition, key),
+        }
+    }
 }
 
 impl Rows for GroupRows<'_> {
     type Error = GroupRowError;
 
     fn stored(&self, keyspace: KeyspaceId, key: &Key) -> Result<Option<Stored>, GroupRowError> {
-        let record = self.record(keyspace, key)?;
+        let record = self.record_at_once(keyspace, key)?.ok_or(GroupRowError::Behind)?;
         Ok(record.as_ref().map(Stored::from_record).transpose()?)
     }
 }

@@ -3,15 +3,20 @@
 use std::collections::BTreeSet;
 
 use crate::node::groups::driver::Driver;
+use crate::node::groups::fetching::{Errand, Need, PageWanted};
 use crate::node::groups::group::Group;
 use crate::node::groups::incoming::{ChunkWritten, Incoming, Verdict, mark, rows_of};
 use crate::node::groups::machine::GroupMachine;
 use crate::node::groups::open;
 use crate::node::groups::open::OpenError;
-use crate::node::groups::outgoing::Outgoing;
-use crate::protocol::message::{Class, Message, SnapshotChunk, SnapshotRefusal, SnapshotReply};
+use crate::node::groups::outgoing::{Due, Outgoing};
+use crate::node::groups::overlay::GroupRowError;
+use crate::protocol::message::{
+    Class, Message, ScanPage, SnapshotChunk, SnapshotRefusal, SnapshotReply,
+};
 use crate::protocol::raft::entry::{LogPosition, LogStart};
 use crate::protocol::system::keyspace::Mode;
+use crate::storage::store::StoreError;
 use crate::storage::wal::LogRecord;
 use crate::types::{GroupId, KeyspaceId, NodeId, ReplicaId, Row};
 
@@ -229,15 +234,39 @@ impl Driver {
     fn send_chunk(&mut self, group: GroupId, to: ReplicaId) {
         let Some(hosted) = self.host.group(group) else { return };
         let Some(outgoing) = self.outgoing.get_mut(&(group, to)) else { return };
-        let node = outgoing.node;
-        match outgoing.chunk(hosted, &self.seams.store, self.host.now()) {
-            Ok(Some(chunk)) => self.send_of_snapshot(node, Message::Snapshot(chunk)),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::error!(%group, %error, "a snapshot cannot be read");
-                self.end_snapshot((group, to), None);
-            }
+        let (node, replica) = (outgoing.node, hosted.replica);
+        match outgoing.due(hosted, &self.seams.store, self.host.now()) {
+            Ok(Due::Chunk(chunk)) => self.send_of_snapshot(node, Message::Snapshot(chunk)),
+            Ok(Due::Page(page)) => self.fetch(Errand { group, replica, need: Need::Page(page) }),
+            Ok(Due::Nothing) => {}
+            Err(error) => self.fail_snapshot((group, to), &error),
         }
+    }
+
+    /// Rows of a snapshot have come from the disk.
+    pub(super) fn on_page(
+        &mut self,
+        group: GroupId,
+        wanted: &PageWanted,
+        page: Result<ScanPage, StoreError>,
+    ) {
+        let place = (group, wanted.to);
+        let Some(outgoing) = self.outgoing.get_mut(&place) else { return };
+        if outgoing.transfer != wanted.transfer {
+            return;
+        }
+        match page {
+            Ok(page) => {
+                outgoing.on_page(page);
+                self.send_chunk(group, wanted.to);
+            }
+            Err(error) => self.fail_snapshot(place, &error.into()),
+        }
+    }
+
+    fn fail_snapshot(&mut self, place: (GroupId, ReplicaId), error: &GroupRowError) {
+        tracing::error!(group = %place.0, %error, "a snapshot cannot be read");
+        self.end_snapshot(place, None);
     }
 
     fn end_snapshot(

@@ -68,9 +68,9 @@ impl Waiting {
         self.next_token
     }
 
-    /// Whether one more read may wait.
-    pub(crate) fn has_room_for_read(&self) -> bool {
-        self.reads.len() + self.ripening.len() < READS_MAX
+    /// Whether one more read may wait, beside those that are being fetched.
+    pub(crate) fn has_room_for_read(&self, fetched: usize) -> bool {
+        self.reads.len() + self.ripening.len() + fetched < READS_MAX
     }
 
     /// A read waits for its index.
@@ -170,16 +170,16 @@ mod tests {
     #[test]
     fn there_is_room_for_reads_up_to_a_bound_and_again_once_some_are_taken() {
         let mut waiting = Waiting::default();
-        for number in 0..READS_MAX as u64 {
-            assert!(waiting.has_room_for_read(), "{number}");
+        for number in 0..READS_MAX as u64 - 1 {
+            assert!(waiting.has_room_for_read(1), "{number}");
             let read = read(Asker::Peer(NodeId(1), RequestId(number)));
             match number % 2 {
                 0 => waiting.ripens(LogIndex(number), read),
                 _ => waiting.reading(number, read),
             }
         }
-        assert!(!waiting.has_room_for_read());
+        assert!(!waiting.has_room_for_read(1));
         assert_eq!(waiting.ripe(LogIndex(0)).len(), 1);
-        assert!(waiting.has_room_for_read());
+        assert!(waiting.has_room_for_read(1));
     }
 }

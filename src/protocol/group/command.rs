@@ -9,6 +9,7 @@ mod tests;
 use bytes::{BufMut, Bytes};
 
 use crate::protocol::group::codec::{DecodeError, Reader, put_bytes, put_list, put_option};
+use crate::protocol::group::sessions::Session;
 use crate::types::{ClientId, Key, KeyspaceId, Revision, Timestamp};
 
 /// One entry's command.
@@ -118,6 +119,17 @@ const EXPECT_REVISION: u8 = 3;
 const EXPECT_VALUE: u8 = 4;
 
 impl Command {
+    /// The keys whose rows it may act on; that of its session among them.
+    pub fn reads(&self) -> impl Iterator<Item = (KeyspaceId, Key)> + '_ {
+        let steps = match &self.operation {
+            Operation::Write(steps) => steps.as_slice(),
+            Operation::ExpireSessions { .. } | Operation::DropKeyspace { .. } => &[],
+        };
+        let steps = steps.iter().map(|step| (step.keyspace, step.key.clone()));
+        let session = self.session.map(|it| (KeyspaceId::SESSIONS, Session::key(it.client)));
+        steps.chain(session)
+    }
+
     /// The bytes of an entry.
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(64);
