@@ -271,6 +271,13 @@ impl ScanPage {
     pub fn cost_bytes(&self) -> u64 {
         self.rows.iter().map(|(key, record)| cost_bytes(key, record) as u64).sum()
     }
+
+    /// The first damaged key of which nothing is listed. Where versions only rise, what is listed
+    /// of the others is newer than what is damaged.
+    pub fn missed(&self) -> Option<&Key> {
+        let is_listed = |key: &&Key| self.rows.iter().any(|(listed, _)| listed == *key);
+        self.damaged.iter().find(|key| !is_listed(key))
+    }
 }
 
 /// What the asker of a page holds of it.

@@ -25,6 +25,8 @@ pub enum Planted {
     SyncedAfterOneSource,
     /// A taker counts a source whose rows are damaged like any other.
     DamageOverlooked,
+    /// A replica of a group whose rows are damaged goes on with them.
+    DamagedReplicaStays,
     /// A source hands rows out before it has heard that the partition moves.
     UnfencedSource,
     /// A hint whose target owns the key no more is thrown away.

@@ -88,6 +88,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether rows are damaged, and the store goes on.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, StoreError::Corrupt { .. } | StoreError::TooManyCorrupt { .. })
+    }
+}
+
 /// The rows of a node.
 pub struct Store {
     engine: Arc<dyn Engine>,

@@ -78,6 +78,8 @@ pub(crate) struct Group {
     durable: LogIndex,
     leader_before: (Term, Option<ReplicaId>),
     installing: bool,
+    /// A row that is needed here cannot be read, for the stored bytes are no row.
+    damaged: bool,
     /// True while the end of a snapshot is on its way to the log: what the core wants written now
     /// would follow the log that the snapshot replaces.
     sealed: bool,
@@ -112,6 +114,7 @@ impl Group {
             durable,
             leader_before: (Term::default(), None),
             installing,
+            damaged: false,
             sealed: false,
         }
     }
@@ -241,6 +244,12 @@ impl Group {
         self.installing = true;
     }
 
+    /// Whether a row that is needed here is damaged, so that another replica's rows are.
+    pub(crate) fn needs_other_rows(&self) -> bool {
+        let has_others = self.raft.log().membership().voters.len() > 1;
+        self.damaged && has_others && !self.installing && !self.sealed
+    }
+
     /// The last rows of a snapshot are on their way: the replica waits for them.
     pub(crate) fn seal(&mut self) {
         self.sealed = true;
@@ -290,7 +299,7 @@ impl Group {
         self.overlay = Overlay::new(machine.applied().revision);
         self.machine = machine;
         self.fetching.note_installed();
-        self.installing = false;
+        (self.installing, self.damaged) = (false, false);
     }
 
     /// What another replica of the group begins with that takes this one's place here: its log

@@ -46,6 +46,7 @@ impl Driver {
     /// One round.
     pub(super) fn keep_house(&mut self) {
         self.push_snapshots();
+        self.replace_damaged();
         self.want_snapshots();
         self.follow_placements();
         self.hand_on_what_cannot_serve();
@@ -359,26 +360,26 @@ impl Driver {
     /// A replica whose table is of no single moment can lead, but serves nothing: whoever has most
     /// of the log takes its place, and sends it a snapshot.
     fn hand_on_what_cannot_serve(&mut self) {
-        let up = self.seams.topology.load().up.clone();
         let stuck = |group: &&Group| group.raft.is_leader() && group.is_installing();
-        let heir = |group: &Group| {
-            let membership = group.raft.log().membership();
-            let voters = membership.voters.iter().filter(|replica| **replica != group.replica);
-            let placed = voters.filter_map(|replica| Some((*replica, membership.node(*replica)?)));
-            let able = placed.filter(|(_, node)| up.contains(node));
-            able.max_by_key(|(replica, _)| group.matched(*replica)).map(|(_, node)| node)
-        };
-        let moves: Vec<(GroupId, NodeId)> = self
-            .host
-            .groups()
-            .filter(stuck)
-            .filter_map(|group| Some((group.id, heir(group)?)))
-            .collect();
-        for (group, node) in moves {
-            tracing::info!(%group, %node, "hands the lead on: rows are missing here");
-            if let Err(error) = self.transfer(group, node) {
-                tracing::debug!(%group, %node, %error, "a leader is not handed on");
-            }
+        let stuck: Vec<GroupId> = self.host.groups().filter(stuck).map(|group| group.id).collect();
+        for group in stuck {
+            self.hand_on(group, |_| true);
+        }
+    }
+
+    /// Hands the lead of a group to whoever has most of its log, of those that may have it.
+    pub(super) fn hand_on(&mut self, id: GroupId, may_lead: impl Fn(ReplicaId) -> bool) {
+        let up = self.seams.topology.load().up.clone();
+        let Some(group) = self.host.group(id) else { return };
+        let membership = group.raft.log().membership();
+        let voters = membership.voters.iter().filter(|replica| **replica != group.replica);
+        let placed = voters.filter_map(|replica| Some((*replica, membership.node(*replica)?)));
+        let able = placed.filter(|(replica, node)| up.contains(node) && may_lead(*replica));
+        let heir = able.max_by_key(|(replica, _)| group.matched(*replica)).map(|(_, node)| node);
+        let Some(node) = heir else { return };
+        tracing::info!(group = %id, %node, "hands the lead on: rows are missing here");
+        if let Err(error) = self.transfer(id, node) {
+            tracing::debug!(group = %id, %node, %error, "a leader is not handed on");
         }
     }
 

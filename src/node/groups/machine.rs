@@ -8,6 +8,7 @@ use crate::node::groups::overlay::{GroupRowError, GroupRows};
 use crate::protocol::group::applied::AppliedState;
 use crate::protocol::group::command::Command;
 use crate::protocol::group::machine::{ApplyError, Machine};
+use crate::protocol::group::sessions::{Session, SessionLimits};
 use crate::protocol::raft::entry::{Entry, LogStart, Payload};
 use crate::protocol::system::command::{CommandError, SystemRequest};
 use crate::protocol::system::state::{StateError, SystemState};
@@ -49,7 +50,20 @@ pub(crate) enum MachineError {
     },
 }
 
+impl MachineError {
+    /// Whether rows are damaged, and the store goes on.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, MachineError::Row(error) if error.is_damage())
+    }
+}
+
 impl GroupMachine {
+    /// The machine of a strong partition, as its rows have it.
+    pub(crate) fn strong(applied: AppliedState, sessions: Vec<Session>) -> GroupMachine {
+        let limits = SessionLimits::default();
+        GroupMachine::Strong(Box::new(Machine::new(applied, sessions.into_iter(), limits)))
+    }
+
     /// Applies the next entry.
     ///
     /// # Errors

@@ -6,8 +6,7 @@ use crate::node::groups::group::Beginning;
 use crate::node::groups::incoming::{MARK, mark};
 use crate::node::groups::machine::{GroupMachine, SystemMachine};
 use crate::protocol::group::applied::AppliedState;
-use crate::protocol::group::machine::Machine;
-use crate::protocol::group::sessions::{Session, SessionLimits};
+use crate::protocol::group::sessions::Session;
 use crate::protocol::raft::entry::{HardState, LogPosition, LogStart, Restored};
 use crate::protocol::raft::membership::Membership;
 use crate::protocol::raft::planted::{Planted, planted};
@@ -28,6 +27,12 @@ pub(crate) enum OpenError {
     /// The table failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A session is damaged: what it has executed is not known.
+    #[error("the stored record of session {key:?} is corrupt")]
+    Damaged {
+        /// The session's key.
+        key: Key,
+    },
     /// The table holds for the group what no program wrote.
     #[error("the rows of group {group} cannot be read: {detail}")]
     Rows {
@@ -116,8 +121,14 @@ fn open_group(
         restored.start = start_of(&applied);
         restored.entries.clear();
     }
-    let installing = is_marked(group, store)?;
-    let machine = load_machine(group, applied, store)?;
+    let (machine, is_sound) = match load_machine(group, applied.clone(), store) {
+        Err(error @ OpenError::Damaged { .. }) => {
+            tracing::error!(%group, %replica, %error, "a replica waits for a snapshot");
+            (GroupMachine::strong(applied, Vec::new()), false)
+        }
+        loaded => (loaded?, true),
+    };
+    let installing = is_marked(group, store)? || !is_sound;
     Ok(Some(Beginning { id: group, replica, restored, machine, installing }))
 }
 
@@ -137,12 +148,7 @@ pub(crate) fn load_machine(
             .map_err(|error| OpenError::Rows { group, detail: error.to_string() })?;
         return Ok(GroupMachine::System(Box::new(SystemMachine::new(state, applied))));
     }
-    let sessions = sessions(group, store)?;
-    Ok(GroupMachine::Strong(Box::new(Machine::new(
-        applied,
-        sessions.into_iter(),
-        SessionLimits::default(),
-    ))))
+    Ok(GroupMachine::strong(applied, sessions(group, store)?))
 }
 
 /// How far a group's rows have come; `None` for a group that has none.
@@ -257,9 +263,8 @@ fn sessions(group: GroupId, store: &Store) -> Result<Vec<Session>, OpenError> {
     let (mut sessions, mut after) = (Vec::new(), None);
     loop {
         let page = store.scan(KeyspaceId::SESSIONS, partition, after.as_ref(), PAGE_BYTES)?;
-        if let Some(key) = page.damaged.first() {
-            let detail = format!("the stored record of session {key:?} is corrupt");
-            return Err(OpenError::Rows { group, detail });
+        if let Some(key) = page.missed() {
+            return Err(OpenError::Damaged { key: key.clone() });
         }
         after = page.rows.last().map(|(key, _)| key.clone());
         for (key, record) in page.rows.into_iter().filter(|(_, record)| record.value.is_some()) {

@@ -192,7 +192,7 @@ impl Outgoing {
             Page::Here(page) => page,
             _ => store.scan(keyspace, group.partition(), self.after.as_ref(), self.chunk_bytes)?,
         };
-        if let Some(key) = page.damaged.into_iter().next() {
+        if let Some(key) = page.missed().cloned() {
             return Err(GroupRowError::Damaged { keyspace, key });
         }
         if page.done {

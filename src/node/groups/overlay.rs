@@ -89,6 +89,17 @@ pub(crate) enum GroupRowError {
     Behind,
 }
 
+impl GroupRowError {
+    /// Whether rows are damaged, and the store goes on.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            GroupRowError::Store(error) => error.is_damage(),
+            GroupRowError::Damaged { .. } => true,
+            GroupRowError::Stored(_) | GroupRowError::Behind => false,
+        }
+    }
+}
+
 /// A group's rows, wherever they lie.
 pub(crate) struct GroupRows<'a> {
     pub(crate) store: &'a Store,

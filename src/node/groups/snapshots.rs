@@ -14,6 +14,7 @@ use crate::node::groups::overlay::GroupRowError;
 use crate::protocol::message::{
     Class, Message, ScanPage, SnapshotChunk, SnapshotRefusal, SnapshotReply,
 };
+use crate::protocol::planted::{Planted, planted};
 use crate::protocol::raft::entry::{LogPosition, LogStart};
 use crate::protocol::system::keyspace::Mode;
 use crate::storage::store::StoreError;
@@ -183,10 +184,7 @@ impl Driver {
             }
             Ok(None) => {
                 tracing::warn!(%group, "a snapshot is older than rows that are here");
-                let stamp = self.seams.clock.stamp(None);
-                let stamp = stamp.unwrap_or_else(|_| self.seams.clock.last());
-                let mark = vec![(group.partition(), mark(stamp, true))];
-                self.host.write(vec![LogRecord::Rows(mark)]);
+                self.write_mark(group);
             }
             Err(error) => tracing::error!(%group, %error, "a snapshot cannot be read back"),
         }
@@ -264,9 +262,39 @@ impl Driver {
         }
     }
 
-    fn fail_snapshot(&mut self, place: (GroupId, ReplicaId), error: &GroupRowError) {
-        tracing::error!(group = %place.0, %error, "a snapshot cannot be read");
-        self.end_snapshot(place, None);
+    /// Whose rows are damaged leaves the lead, and the snapshot, to another.
+    fn fail_snapshot(&mut self, (group, to): (GroupId, ReplicaId), error: &GroupRowError) {
+        tracing::error!(%group, %error, "a snapshot cannot be read");
+        self.end_snapshot((group, to), None);
+        if error.is_damage() {
+            self.hand_on(group, |replica| replica != to);
+        }
+    }
+
+    /// Replicas some of whose rows are damaged take those of their leader, and serve nothing
+    /// meanwhile; one that leads hands the lead on first. Not while another one takes a snapshot:
+    /// somebody must be left to serve.
+    pub(super) fn replace_damaged(&mut self) {
+        if planted(Planted::DamagedReplicaStays) {
+            return;
+        }
+        let is_alone = |group: &&Group| !self.outgoing.keys().any(|(of, _)| *of == group.id);
+        let damaged = self.host.groups().filter(|group| group.needs_other_rows());
+        let damaged: Vec<GroupId> = damaged.filter(is_alone).map(|group| group.id).collect();
+        for group in damaged {
+            let Some(hosted) = self.host.group_mut(group) else { continue };
+            tracing::warn!(%group, "rows are damaged here; a snapshot takes their place");
+            hosted.set_installing();
+            self.write_mark(group);
+        }
+    }
+
+    /// Has the log say that the rows of a group are of no single moment.
+    fn write_mark(&mut self, group: GroupId) {
+        let stamp = self.seams.clock.stamp(None);
+        let stamp = stamp.unwrap_or_else(|_| self.seams.clock.last());
+        let mark = vec![(group.partition(), mark(stamp, true))];
+        self.host.write(vec![LogRecord::Rows(mark)]);
     }
 
     fn end_snapshot(

@@ -1,13 +1,15 @@
-//! Rows that are damaged where a node takes them over.
+//! Rows that are damaged where a node takes them over, or where a Raft group needs them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coterie::node::request::RequestOptions;
+use coterie::node::request::{RequestOptions, Transaction};
+use coterie::protocol::group::command::Action;
+use coterie::protocol::group::stored::Stored;
 use coterie::protocol::planted::Planted;
 use coterie::protocol::system::placing::Step;
-use coterie::types::{Key, KeyspaceId, PartitionId};
+use coterie::types::{GroupId, Key, KeyspaceId, PartitionId};
 
 use crate::cluster::{Cluster, Shape};
 use crate::dice::Dice;
@@ -15,6 +17,8 @@ use crate::directed::moves::{rehearse, tell};
 use crate::directed::system_voters;
 use crate::disk::Survival;
 use crate::run::{start_all, wait_until};
+use crate::strong;
+use crate::strong::watch::groups;
 use crate::trace::Trace;
 
 /// Three nodes that have every key, until another joins.
@@ -103,4 +107,78 @@ fn is_copied(cluster: &Cluster, machine: usize, partition: PartitionId) -> bool 
         let mut moving = state.placing().moving();
         moving.any(|(it, _, moving)| it == partition && matches!(moving.step, Step::Copying { .. }))
     })
+}
+
+/// One of three replicas of a group has a damaged row, and leads: it hands the lead on, and takes
+/// the rows of another. Whether the group takes a write that acts on the row, and the replica gets
+/// it.
+async fn a_replica_with_a_damaged_row_takes_those_of_another() -> bool {
+    let shape = Shape { machines: 3, late: 0, ..SHAPE };
+    let (dice, damaged, key) = (Dice::new(1), 1, Key::from("key"));
+    let cluster = Cluster::new(Arc::new(Trace::new(false)), shape, &dice);
+    start_all(&cluster).await;
+    strong::create(&cluster, &mut dice.fork("keyspace")).await;
+    assert!(write_strong(&cluster, &key, "old").await);
+    let node = cluster.session(0).expect("it runs").node;
+    let state = node.system().expect("it has joined");
+    let keyspace = state.keyspace_named(strong::KEYSPACE).expect("it was made").id;
+    let partition = node.owners(&key).partition;
+    let (place, group) = ((keyspace, partition), GroupId(partition.0));
+    let is_stored = || cluster.engine_disk(damaged).holds(place, &key);
+    assert!(wait_until(&cluster, STEP_MAX, is_stored).await, "the engine is fed");
+    cluster.crash(damaged, Survival::Everything);
+    cluster.engine_disk(damaged).damage(place, &key);
+    cluster.start(damaged);
+    assert!(wait_until(&cluster, STEP_MAX, || cluster.is_settled()).await, "it is back");
+    lead(&cluster, group, damaged).await;
+    let held = || held_by(&cluster, damaged, &key, group);
+    let new = Some(Bytes::from_static(b"new"));
+    let is_over = write_strong(&cluster, &key, "new").await
+        && wait_until(&cluster, STEP_MAX, || held() == new).await;
+    cluster.end();
+    is_over
+}
+
+#[test]
+fn a_replica_of_a_group_with_a_damaged_row_takes_a_snapshot() {
+    tell(Planted::DamagedReplicaStays, a_replica_with_a_damaged_row_takes_those_of_another);
+}
+
+async fn lead(cluster: &Cluster, group: GroupId, machine: usize) {
+    let to = cluster.node_ids()[&machine];
+    for _ in 0..TRIES_MAX {
+        for node in cluster.nodes() {
+            // Whoever does not lead refuses.
+            let _refused = node.transfer_leader(group, to).await;
+        }
+        let statuses = groups(cluster.session(machine).expect("it runs")).await;
+        if statuses.iter().any(|it| it.group == group && it.leader == Some(to)) {
+            return;
+        }
+        cluster.agenda.sleep(Duration::from_secs(1)).await;
+    }
+    panic!("{to} does not come to lead {group}");
+}
+
+/// Whether the keyspace takes a write in good time.
+async fn write_strong(cluster: &Cluster, key: &Key, value: &'static str) -> bool {
+    for _ in 0..TRIES_MAX {
+        let action = Action::Put(Bytes::from_static(value.as_bytes()));
+        let transaction = Transaction { steps: vec![(key.clone(), action)] };
+        let (keyspace, timeout) = (Some(strong::KEYSPACE.into()), Some(Duration::from_secs(2)));
+        let options = RequestOptions { keyspace, timeout, ..RequestOptions::default() };
+        let node = cluster.session(0).expect("it runs").node;
+        if node.transact(transaction, options).await.is_ok() {
+            return true;
+        }
+        cluster.agenda.sleep(Duration::from_secs(1)).await;
+    }
+    false
+}
+
+/// The value that a replica has of a key, in its rows.
+fn held_by(cluster: &Cluster, machine: usize, key: &Key, group: GroupId) -> Option<Bytes> {
+    let rows = cluster.session(machine)?.node.peek_group(group).ok()?;
+    let row = rows.into_iter().find(|row| row.key == *key)?;
+    Stored::from_record(&row.record).ok()?.value
 }

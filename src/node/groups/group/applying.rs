@@ -56,6 +56,7 @@ impl Group {
                     break;
                 }
                 Err(error) => {
+                    self.damaged |= error.is_damage();
                     result = Err(error);
                     break;
                 }
@@ -118,6 +119,7 @@ impl Group {
                     effects.errands.push(Errand { group, replica, need: Need::Read(since, read) });
                 }
                 Err(error) => {
+                    self.damaged |= error.is_damage();
                     result = Err(error.into());
                     effects.answers.push((read.asker, Err(ForwardRefusal::Storage)));
                 }
@@ -132,6 +134,7 @@ impl Group {
             Catch::Rows(since, found) => {
                 let is_usable = !self.installing && !self.sealed;
                 let found = found.unwrap_or_else(|error| {
+                    self.damaged |= error.is_damage();
                     // The commands that need them are tried again whenever something happens.
                     tracing::error!(group = %self.id, %error, "rows cannot be fetched");
                     Found::new()
@@ -155,7 +158,7 @@ impl Group {
     }
 
     fn answer_fetched(
-        &self,
+        &mut self,
         read: ReadWaiting,
         stored: Result<Stored, StoreError>,
     ) -> (Asker, Answer) {
@@ -173,6 +176,7 @@ impl Group {
             })
         });
         let answer = told.map_err(|error| {
+            self.damaged |= error.is_damage();
             tracing::error!(group = %self.id, %error, "what a client asks for cannot be read");
             ForwardRefusal::Storage
         });
