@@ -51,7 +51,7 @@ impl Node {
         let change = Change::Elements { added, removed };
         let outcome = self.change("a change of a set", key, change, &options).await;
         let outcome = outcome.map(|(row, receipt)| {
-            let size = set::elements(&row).len() as u64;
+            let size = set::count(&row) as u64;
             SetUpdated { size, receipt }
         });
         self.finish(&self.metrics().update_set, began, outcome)

@@ -320,7 +320,9 @@ pub enum RequestError {
     /// The set would have more elements than a row may hold; nothing was changed.
     #[error(
         "the set would be too large: set_elements_max is {SET_ELEMENTS_MAX}, set_bytes_max is \
-         {SET_BYTES_MAX} or an eighth of a log segment, if that is less; use several keys"
+         {SET_BYTES_MAX}, or an eighth of a log segment for all that is stored of it, if that is \
+         less (an element that several nodes added at the same time is stored several times, until \
+         it is added again); use several keys"
     )]
     SetTooLarge,
     /// The counter would leave its range; nothing was added.

@@ -5,6 +5,9 @@
 //! element removes what it has seen of it, and an addition that it had not seen stands: additions
 //! win (Bieniusa, Zawirski, Preguiça, Shapiro, Baquero, Balegas, Duarte, "An optimized
 //! conflict-free replicated set", 2012).
+//!
+//! An element that several owners added before they heard of each other stands in the row once for
+//! each of them, until it is added again or goes. It is one element, and takes the room of several.
 
 use std::collections::BTreeSet;
 
@@ -16,14 +19,22 @@ use crate::types::Version;
 /// A change that would leave more elements than this is refused: they are one row.
 pub const SET_ELEMENTS_MAX: usize = 10_000;
 
-/// A change that would leave elements of more bytes than this is refused.
+/// A change that would leave elements of more bytes than this is refused. They are counted as they
+/// lie in the row: an element that several owners added counts once for each.
 pub const SET_BYTES_MAX: usize = SIBLINGS_BYTES_MAX;
 
 /// Whether a change has left more than may be in a set, and more than was there.
 pub fn is_beyond_limits(after: &Siblings, before: &Siblings) -> bool {
     let is_beyond =
         |size: fn(&Siblings) -> usize, max: usize| size(after) > max && size(after) > size(before);
-    is_beyond(Siblings::len, SET_ELEMENTS_MAX) || is_beyond(Siblings::value_bytes, SET_BYTES_MAX)
+    // There are at least as many values as elements, and they cost less to count.
+    (after.len() > SET_ELEMENTS_MAX && is_beyond(count, SET_ELEMENTS_MAX))
+        || is_beyond(Siblings::value_bytes, SET_BYTES_MAX)
+}
+
+/// How many elements a set has.
+pub fn count(row: &Siblings) -> usize {
+    elements(row).len()
 }
 
 /// The elements of a set, in the order of their bytes.
@@ -102,6 +113,43 @@ mod tests {
         let old = without(&two, (3, 2), &removed, &one.context());
         assert_eq!(texts(&old), ["a"], "it was added anew since");
         assert!(texts(&without(&two, (3, 2), &removed, &two.context())).is_empty());
+    }
+
+    fn with_all(row: &Siblings, (stamp, life): (u64, u64), added: &BTreeSet<Bytes>) -> Siblings {
+        let dots = (stamp..).map(|stamp| dot(stamp, life));
+        changed(row, dots, (added, &BTreeSet::new()), &Context::default())
+    }
+
+    fn numbered(numbers: std::ops::Range<usize>) -> BTreeSet<Bytes> {
+        numbers.map(|number| Bytes::from(format!("{number:05}"))).collect()
+    }
+
+    #[test]
+    fn elements_are_counted_and_not_how_often_they_were_added() {
+        let (stamp, most) = (1_000_000, numbered(0..SET_ELEMENTS_MAX - 1));
+        let apart = |life| with_all(&Siblings::default(), (life, life), &most);
+        let row = apart(1).joined(&apart(2)).joined(&apart(3));
+        assert_eq!((row.len(), count(&row)), (3 * most.len(), most.len()));
+        let full = with(&row, (stamp, 1), &bytes("one more"));
+        assert_eq!(count(&full), SET_ELEMENTS_MAX);
+        assert!(!is_beyond_limits(&full, &row), "it has as many elements as it may");
+        let fuller = with(&full, (2 * stamp, 1), &bytes("too many"));
+        assert!(is_beyond_limits(&fuller, &full));
+        let again = with(&fuller, (3 * stamp, 1), &bytes("too many"));
+        assert!(!is_beyond_limits(&again, &fuller), "it does not grow");
+    }
+
+    #[test]
+    fn bytes_are_counted_as_often_as_they_are_stored() {
+        let large = |fill: u8| Bytes::from(vec![fill; SET_BYTES_MAX / 4]);
+        let both = BTreeSet::from([large(1), large(2)]);
+        let apart = |life| with_all(&Siblings::default(), (life, life), &both);
+        let row = apart(1).joined(&apart(2));
+        assert_eq!(row.value_bytes(), SET_BYTES_MAX);
+        let more = with(&row, (1_000_000, 1), &bytes("x"));
+        assert!(is_beyond_limits(&more, &row), "half of it is elements, but all of it is stored");
+        let whole = with_all(&row, (1_000_000, 1), &both);
+        assert!(!is_beyond_limits(&with(&whole, (2_000_000, 1), &bytes("x")), &whole));
     }
 
     proptest! {
