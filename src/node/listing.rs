@@ -108,7 +108,8 @@ impl Node {
             let (limit, got) = ("key_bytes_max", request.prefix.len());
             return Err(RequestError::TooLarge { limit, max: key_bytes_max, got });
         }
-        let target = self.target(attached, options).await?;
+        // Its time is counted from when it began, so that the wait for the name is taken off.
+        let target = self.target(attached, options).await?.found;
         let _place = attached.lists.admit()?;
         let keyspace = target.keyspace();
         let partitions = attached.topology.load().ring.partitions();

@@ -69,7 +69,8 @@ impl Node {
         self.check_size("key_bytes_max", self.config.limits.key_bytes_max, key.0.len())?;
         self.check_size("value_bytes_max", max, change.size_bytes())?;
         let find = || Target::leaderless(what, options, &attached.groups);
-        let keyspace = self.named(attached, options, find).await?;
+        let named = self.named(attached, options, find).await?;
+        let (keyspace, options) = (named.found, &*named.options);
         self.admit(keyspace, once(&key), cost_of(&key, change.size_bytes()), options)?;
         attached.coordinator.change((keyspace, key), change, options).await
     }

@@ -352,7 +352,9 @@ impl Node {
         let cost = cost_of(&key, value.as_ref().map_or(0, Bytes::len));
         let action = value.clone().map_or(Action::Delete, Action::Put);
         self.check_step(&key, &action)?;
-        match self.target(attached, options).await? {
+        let named = self.target(attached, options).await?;
+        let options = &*named.options;
+        match named.found {
             Target::Quorum(keyspace) => {
                 self.admit(keyspace, once(&key), cost, options)?;
                 attached.coordinator.write(keyspace, key, value, options).await
@@ -369,7 +371,8 @@ impl Node {
     async fn read(&self, key: Key, options: &RequestOptions) -> Result<ReadAnswer, RequestError> {
         let attached = self.attached()?;
         self.check_size("key_bytes_max", self.config.limits.key_bytes_max, key.0.len())?;
-        let target = self.target(attached, options).await?;
+        let named = self.target(attached, options).await?;
+        let (target, options) = (named.found, &*named.options);
         let keyspace = target.keyspace();
         self.admit(keyspace, once(&key), cost_of(&key, 0), options)?;
         let answer = match target {
@@ -393,7 +396,8 @@ impl Node {
             self.check_step(key, action)?;
         }
         let find = || Target::strong(&transaction.steps, options, &attached.groups);
-        let keyspace = self.named(attached, options, find).await?;
+        let named = self.named(attached, options, find).await?;
+        let (keyspace, options) = (named.found, &*named.options);
         let value_bytes_max = self.config.limits.value_bytes_max;
         let segment_bytes = self.config.storage.wal_segment_bytes;
         check_outcome(&transaction.steps, value_bytes_max, segment_bytes)?;

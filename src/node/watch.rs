@@ -170,7 +170,9 @@ impl Node {
     ) -> Result<Watch, RequestError> {
         let attached = self.attached()?;
         self.check_selection(&request.selection)?;
-        let keyspace = match self.target(attached, options).await? {
+        let named = self.target(attached, options).await?;
+        let options = &*named.options;
+        let keyspace = match named.found {
             Target::Strong(keyspace) => keyspace,
             Target::Quorum(_) => {
                 let keyspace = options.keyspace.as_deref().unwrap_or(DEFAULT_NAME).to_owned();

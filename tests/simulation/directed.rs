@@ -2,6 +2,7 @@
 
 mod damaged;
 pub(crate) mod moves;
+mod patience;
 mod voters;
 
 use std::collections::BTreeSet;

@@ -26,6 +26,8 @@ pub(crate) enum Planted {
     EmptyAnswers,
     /// Hints never arrive.
     BlockedHints,
+    /// Writes of clients never arrive, and nobody hears so.
+    LostWrites,
     /// Hints and repairs are acknowledged and never delivered.
     SwallowedRepairs,
     /// The same once clients have stopped: then every write is a repair.
@@ -67,6 +69,7 @@ impl Planted {
                 &[invariants::quorum_read_sees_acknowledged_quorum_write::NAME]
             }
             Planted::BlockedHints => &[invariants::hints_drain_after_healing::NAME],
+            Planted::LostWrites => &[invariants::cluster_serves_after_healing::NAME],
             Planted::ForgottenExpiries => &[invariants::values_end_in_time::NAME],
             Planted::StrippedSessions => &[
                 invariants::session_at_most_once::NAME,
@@ -100,6 +103,7 @@ impl Planted {
                 (Some(Message::ReadReply(reply)), None)
             }
             (Planted::BlockedHints, _) if class == Class::Hint => (None, None),
+            (Planted::LostWrites, Message::Write(_)) if class == Class::Client => (None, None),
             (Planted::SwallowedRepairs, Message::Write(write)) if class != Class::Client => {
                 (None, Some(acknowledge(&write)))
             }
