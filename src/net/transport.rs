@@ -103,6 +103,10 @@ pub struct NodeFacts {
     /// The version of the ring by which it serves requests.
     #[serde(default)]
     pub epoch: Epoch,
+    /// The earliest epoch in which a request of a client began that it still serves, or an earlier
+    /// one; 0 of nodes that do not tell.
+    #[serde(default)]
+    pub requests_since: Epoch,
     /// Client requests per second that it lately served; for status pages.
     pub load_per_second: u64,
     /// False while it refills after a loss.

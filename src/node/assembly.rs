@@ -111,8 +111,7 @@ impl Node {
 
     /// What the node first says of itself.
     pub fn facts(&self) -> NodeFacts {
-        let config = &self.config;
-        let identity = self.identity();
+        let (config, identity) = (&self.config, self.identity());
         NodeFacts {
             node_id: identity.node_id(),
             incarnation: identity.incarnation(),
@@ -124,6 +123,7 @@ impl Node {
             vnodes: scaled_vnodes(config.vnodes, config.capacity),
             members_digest: 0,
             epoch: Epoch(0),
+            requests_since: Epoch(0),
             load_per_second: 0,
             complete: !self.local.health.is_rebuilding(),
         }
@@ -378,7 +378,7 @@ impl Node {
             members: Arc::clone(members),
             handoff: Arc::clone(handoff),
             woken: Notify::new(),
-            farewell: Farewell::new(self.config.limits.request_timeout),
+            farewell: Farewell::new(&self.config.limits),
         };
         let vacated = Vacated {
             own,

@@ -109,7 +109,8 @@ impl Node {
             return Err(RequestError::TooLarge { limit, max: key_bytes_max, got });
         }
         // Its time is counted from when it began, so that the wait for the name is taken off.
-        let target = self.target(attached, options).await?.found;
+        let named = self.target(attached, options).await?;
+        let target = named.found;
         let _place = attached.lists.admit()?;
         let keyspace = target.keyspace();
         let partitions = attached.topology.load().ring.partitions();

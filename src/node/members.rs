@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::config::ClusterSettings;
 use crate::net::transport::{Discovery, NodeFacts, Sighting, Transport};
 use crate::node::env::{Env, run_blocking};
+use crate::node::epochs::EpochsInUse;
 use crate::node::health::Health;
 use crate::node::identity_keeper::IdentityKeeper;
 use crate::node::tasks::Stop;
@@ -127,6 +128,8 @@ pub(crate) struct Members {
     partitions: u32,
     seams: MemberSeams,
     topology: Arc<TopologyCell>,
+    /// Since when the requests are under way that this node coordinates.
+    pub(crate) epochs: EpochsInUse,
     known: Mutex<Known>,
     changed: Notify,
 }
@@ -162,7 +165,8 @@ impl Members {
         let topology = Arc::new(TopologyCell::new(make_topology(partitions, &known)?));
         let shared = Arc::clone(&topology);
         let (known, changed) = (Mutex::new(known), Notify::new());
-        Ok((Members { own, partitions, seams, topology, known, changed }, shared))
+        let epochs = EpochsInUse::default();
+        Ok((Members { own, partitions, seams, topology, epochs, known, changed }, shared))
     }
 
     /// Follows gossip and keeps the data directory up to date, until asked to stop.
@@ -264,6 +268,23 @@ impl Members {
         heard.filter(|(node, _)| known.set.get(*node).is_some()).chain([own]).collect()
     }
 
+    /// Whether a member that is up may have requests under way which began before it had heard of
+    /// an epoch.
+    pub(crate) fn have_requests_before(&self, epoch: Epoch) -> bool {
+        let known = self.known.lock();
+        let others = known.sightings.iter().filter(|it| it.facts.node_id != self.own && it.alive);
+        let mut members = others.filter(|it| known.set.get(it.facts.node_id).is_some());
+        self.epochs.earliest() < epoch || members.any(|it| it.facts.requests_since < epoch)
+    }
+
+    /// Tells the others since when requests are under way here, if that is not what was told last.
+    pub(crate) fn tell_of_requests(&self) {
+        let since = self.epochs.earliest();
+        if self.known.lock().facts.requests_since != since {
+            self.describe(|facts| facts.requests_since = since);
+        }
+    }
+
     /// For how long a node has been down; `None` while it is up.
     pub(crate) fn down_for(&self, node: NodeId) -> Option<std::time::Duration> {
         let since = self.known.lock().view.down_since(node)?;
@@ -352,7 +373,10 @@ impl Members {
             self.seams.health.fail(known.let_go_text().to_owned());
         }
         match make_topology(self.partitions, known) {
-            Ok(topology) => self.topology.store(topology),
+            Ok(topology) => {
+                self.topology.store(topology);
+                self.epochs.advance(known.epoch);
+            }
             Err(error) => {
                 tracing::error!(%error, "the member set makes no ring; the old one stays")
             }
@@ -370,7 +394,10 @@ impl Members {
         };
         self.seams.transport.set_forgotten(&forgotten);
         self.seams.transport.set_peers(&peers);
-        self.describe(|facts| (facts.members_digest, facts.epoch) = (digest, epoch));
+        self.describe(|facts| {
+            (facts.members_digest, facts.epoch) = (digest, epoch);
+            facts.requests_since = self.epochs.earliest();
+        });
     }
 
     async fn persist(&self) {

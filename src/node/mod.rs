@@ -12,6 +12,7 @@ mod dismissal;
 mod dispatcher;
 mod early;
 pub mod env;
+mod epochs;
 mod errands;
 mod feeder;
 mod gate;

@@ -10,17 +10,20 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::node::epochs::EpochInUse;
 use crate::node::groups::system::QUESTION_TIME;
 use crate::node::request::{RequestError, RequestOptions};
 use crate::node::service::{Attached, Node};
 use crate::node::strong::Target;
 
-/// A request of which it is known what its name stands for.
+/// A request of which it is known what its name stands for. It is to be kept until the request is
+/// over: nodes that leave wait for it.
 pub(crate) struct Named<'o, T> {
     /// That.
     pub(crate) found: T,
     /// The request's options; of its time, what is left from now on.
     pub(crate) options: Cow<'o, RequestOptions>,
+    _epoch: EpochInUse,
 }
 
 impl Node {
@@ -47,6 +50,7 @@ impl Node {
         options: &'o RequestOptions,
         find: impl Fn() -> Result<T, RequestError>,
     ) -> Result<Named<'o, T>, RequestError> {
+        let epoch = attached.members.epochs.begin();
         let (found, options) = match find() {
             Err(RequestError::UnknownKeyspace { name }) => {
                 let timeout = Some(self.hear_of_keyspace(attached, &name, options).await?);
@@ -54,7 +58,7 @@ impl Node {
             }
             found => (found, Cow::Borrowed(options)),
         };
-        Ok(Named { found: found?, options })
+        Ok(Named { found: found?, options, _epoch: epoch })
     }
 
     /// Waits until this node has heard of a keyspace, or there is none; the time that the request

@@ -3,6 +3,14 @@
 //! Every node runs this; the leader of the system group orders the steps, so that there is one who
 //! does. Should two hold themselves for it, each order bears the epoch that it was thought of in,
 //! and the later one is refused.
+//!
+//! A node that leaves, and that nothing lies on any more, may still be asked by requests which
+//! began before: by an older ring, or by what was known of leaders then. It goes once all members
+//! that are up have told, by gossip, that they have heard of the ring in which it is not needed,
+//! and that no request is under way with them which began before that. A client may give its
+//! request `request_timeout_max`, a minute, and hardly any does: to wait for so long each time
+//! would make every leave slow, and to wait as long as requests usually take broke the few that
+//! take longer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +18,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::config::Limits;
 use crate::node::env::Env;
 use crate::node::groups::gateway::Gateway;
 use crate::node::groups::system::SystemClient;
@@ -45,8 +54,12 @@ pub(crate) struct Rebalance {
 
 /// How far a node is that is not needed any more.
 pub(crate) struct Farewell {
-    /// How long a request may take that began before its coordinator heard of a new ring.
+    /// How long is waited in any case: members that seem to be down may only not be heard, and
+    /// requests that began a moment ago may still take the node for the leader of a group.
     request_time: Duration,
+    /// How long any request may take, and so how long members are waited for whose requests do not
+    /// end, or that do not tell.
+    request_time_max: Duration,
     progress: Mutex<Progress>,
 }
 
@@ -60,8 +73,9 @@ struct Progress {
 
 impl Farewell {
     /// Of a node that is needed.
-    pub(crate) fn new(request_time: Duration) -> Farewell {
-        Farewell { request_time, progress: Mutex::default() }
+    pub(crate) fn new(limits: &Limits) -> Farewell {
+        let (request_time, request_time_max) = (limits.request_timeout, limits.request_timeout_max);
+        Farewell { request_time, request_time_max, progress: Mutex::default() }
     }
 }
 
@@ -92,7 +106,7 @@ impl Rebalance {
     }
 
     fn is_busy(&self, state: &SystemState) -> bool {
-        !state.placing().is_settled() || self.leaves(state)
+        !state.placing().is_settled() || anybody_leaves(state)
     }
 
     fn leaves(&self, state: &SystemState) -> bool {
@@ -101,6 +115,9 @@ impl Rebalance {
     }
 
     async fn look(&self, state: &SystemState) {
+        if anybody_leaves(state) {
+            self.members.tell_of_requests();
+        }
         if self.gateway.leader(GroupId::SYSTEM) == Some(self.own)
             && let Some(command) = due(state, &self.members.reports())
         {
@@ -130,7 +147,13 @@ impl Rebalance {
         if progress.heard_at.is_none() && (now >= seen_at + NEWS_MAX || have_heard()) {
             progress.heard_at = Some(now);
         }
-        let is_over = |at| now >= at + self.farewell.request_time;
+        let is_over = |heard_at: Moment| {
+            let waited = now.since(heard_at);
+            let asked = || self.members.have_requests_before(since);
+            waited >= self.farewell.request_time_max
+                || (waited >= self.farewell.request_time
+                    && (planted(Planted::LeavesLongRequests) || !asked()))
+        };
         progress.heard_at.is_some_and(is_over) || planted(Planted::LeavesVoting)
     }
 
@@ -153,4 +176,8 @@ impl Rebalance {
             Err(error) => tracing::debug!(%error, "this node cannot leave yet"),
         }
     }
+}
+
+fn anybody_leaves(state: &SystemState) -> bool {
+    state.members().values().any(|known| known.standing == Standing::Leaving)
 }

@@ -67,6 +67,8 @@ pub enum Planted {
     LifeGoesOn,
     /// A node leaves as soon as nothing lies on it, and while it votes in the system group.
     LeavesVoting,
+    /// A node that leaves waits for requests as long as they take that ask for no other time.
+    LeavesLongRequests,
     /// Members become voters of the system group before they have been heard of as learners.
     VotersUnheard,
 }

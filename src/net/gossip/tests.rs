@@ -24,6 +24,7 @@ pub(crate) fn facts(node: u64) -> NodeFacts {
         zone: String::new(),
         vnodes: 128,
         epoch: crate::types::Epoch(3),
+        requests_since: crate::types::Epoch(2),
         members_digest: 0,
         load_per_second: 0,
         complete: true,
