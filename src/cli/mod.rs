@@ -236,7 +236,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    const ACCEPTED: [&str; 45] = [
+    const ACCEPTED: [&str; 46] = [
         "put k v",
         "put k -",
         "put k --w 2 --sloppy",
@@ -254,6 +254,7 @@ mod tests {
         "cluster replace n4 n5",
         "cluster remove n4 --force",
         "cluster transfers --watch",
+        "cluster transfers --watch --for n4,n5 --for n6",
         "put -k orders k v",
         "get k --keyspace orders --consistency lease",
         "get k -k orders --consistency stale --max-staleness 500ms",
@@ -306,6 +307,7 @@ mod tests {
             "watch orders k --prefix k",
             "raft status x",
             "leader transfer 1",
+            "cluster transfers --for n4",
         ];
         for line in refused {
             let words = std::iter::once("coterie").chain(line.split(' '));

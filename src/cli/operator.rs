@@ -39,7 +39,11 @@ pub(crate) async fn members(cluster: &Cluster, out: Output) -> Result<(), Failur
     }
 }
 
-async fn ask_status(cluster: &Cluster) -> Result<v1::StatusResponse, Failure> {
+/// What the first node says of itself that answers.
+///
+/// # Errors
+/// When none does.
+pub(crate) async fn ask_status(cluster: &Cluster) -> Result<v1::StatusResponse, Failure> {
     let call = async |channel| {
         AdminClient::new(channel).status(cluster.request(v1::StatusRequest {})).await
     };

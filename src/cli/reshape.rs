@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use crate::cli::connection::Cluster;
 use crate::cli::failure::{Effect, Failure};
+use crate::cli::operator::ask_status;
 use crate::cli::output::{self, Output, table};
+use crate::cli::reshape::progress::{Awaited, Seen};
 use crate::client::ANSWER_BYTES_MAX;
 use crate::config::units::about_size;
 use crate::proto::v1;
@@ -75,11 +77,15 @@ pub(crate) enum ReshapeCommand {
         #[arg(long)]
         wait: bool,
     },
-    /// Show which partitions are on their way.
+    /// Show which partitions are on their way, and who is on the ring.
     Transfers {
-        /// Follow them until all have arrived.
+        /// Follow them until all have arrived: at once where nothing moves.
         #[arg(long)]
         watch: bool,
+        /// With --watch, wait for this member to be on the ring, too: one that was started a moment
+        /// ago is not, and nothing moves to it yet.
+        #[arg(long = "for", value_name = "NODE", requires = "watch", value_delimiter = ',')]
+        comers: Vec<String>,
     },
 }
 
@@ -103,9 +109,9 @@ pub(crate) async fn run(
             let change = v1::RingChange { join, leave, replace, remove, ..none };
             return plan(cluster, change, out).await;
         }
-        ReshapeCommand::Transfers { watch: false } => return transfers(cluster, out).await,
-        ReshapeCommand::Transfers { watch: true } => {
-            return progress::follow(cluster, 0, out).await;
+        ReshapeCommand::Transfers { watch: false, .. } => return transfers(cluster, out).await,
+        ReshapeCommand::Transfers { watch: true, comers: nodes } => {
+            return progress::follow(cluster, Awaited { nodes, epoch: 0 }, out).await;
         }
         ReshapeCommand::Join { nodes, wait } => (v1::RingChange { join: nodes, ..none }, wait),
         ReshapeCommand::Leave { nodes, wait } => (v1::RingChange { leave: nodes, ..none }, wait),
@@ -118,7 +124,7 @@ pub(crate) async fn run(
     };
     let epoch = decide(cluster, change).await?;
     if wait {
-        return progress::follow(cluster, epoch, out).await;
+        return progress::follow(cluster, Awaited { epoch, nodes: Vec::new() }, out).await;
     }
     match out {
         Output::Json => output::json(&json!({ "epoch": epoch })),
@@ -135,10 +141,7 @@ async fn replace(
     new: String,
     force: bool,
 ) -> Result<v1::RingChange, Failure> {
-    let call = async |channel| {
-        AdminClient::new(channel).status(cluster.request(v1::StatusRequest {})).await
-    };
-    let status = cluster.ask(Effect::Reads, call).await?.into_inner();
+    let status = ask_status(cluster).await?;
     let is_old = |member: &&v1::Member| member.name == old || member.node_id == old;
     let down = status.members.iter().find(is_old).is_some_and(|member| member.state != "up");
     let remove = if down { vec![old.clone()] } else { Vec::new() };
@@ -174,10 +177,9 @@ pub(super) async fn ask_transfers(cluster: &Cluster) -> Result<v1::TransfersResp
 }
 
 async fn transfers(cluster: &Cluster, out: Output) -> Result<(), Failure> {
-    let transfers = ask_transfers(cluster).await?;
     match out {
-        Output::Json => output::json(&transfers_json(&transfers)),
-        Output::Table => output::line(&transfers_page(&transfers)),
+        Output::Json => output::json(&transfers_json(&ask_transfers(cluster).await?)),
+        Output::Table => output::line(&transfers_page(&Seen::ask(cluster).await?)),
     }
 }
 
@@ -206,8 +208,8 @@ fn plan_page(plan: &v1::RingPlan) -> String {
     page
 }
 
-fn transfers_page(transfers: &v1::TransfersResponse) -> String {
-    let mut page = progress::summary(transfers);
+fn transfers_page(seen: &Seen) -> String {
+    let (mut page, transfers) = (seen.summary(), &seen.transfers);
     if !transfers.moves.is_empty() {
         let rows = transfers.moves.iter().map(|it| {
             let nodes = |nodes: &[String]| nodes.join(" ");
@@ -321,7 +323,7 @@ mod tests {
             members: vec![leaving],
             ..Default::default()
         };
-        let page = transfers_page(&transfers);
+        let page = transfers_page(&Seen { transfers, ..Seen::default() });
         for part in ["245 of 256", "copying", "n2 is leaving: 3 groups"] {
             assert!(page.contains(part), "{page}");
         }

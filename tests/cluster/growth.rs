@@ -195,6 +195,28 @@ fn a_dead_node_is_replaced_and_a_new_one_takes_exactly_its_place() {
     assert_eq!(primaries(&cluster.nodes[0]), expected);
 }
 
+#[test]
+fn a_node_that_was_just_started_is_waited_for_by_name() {
+    let cluster = Cluster::start(2);
+    let watch = |arguments: &[&str]| {
+        let command = [&["cluster", "transfers", "--watch"], arguments].concat();
+        coterie(&cluster.nodes[0], &command)
+    };
+    let (code, page, said) = watch(&[]);
+    let nobody_else = "2 members are on the ring: n1, n2";
+    assert!(code == 0 && page.starts_with("nothing moves") && page.contains(nobody_else), "{said}");
+    let seeds = [cluster.nodes[0].spec.peer_address];
+    let mut node = NodeProcess::new(NodeSpec::new(cluster.root.path(), "n3", &seeds));
+    let (code, page, said) = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| watch(&["--for", "n3"]));
+        node.start();
+        watching.join().expect("a command that ends")
+    });
+    let all = "3 members are on the ring: n1, n2, n3";
+    assert!(code == 0 && page.starts_with("nothing moves") && page.contains(all), "{page} {said}");
+    assert!(partitions_of(&cluster.nodes[0], "n3") > 0, "its partitions have come");
+}
+
 /// The primaries of all partitions, as a node has them.
 fn primaries(node: &NodeProcess) -> Vec<Value> {
     let ring = node.get("/ring").expect(200).json();
