@@ -25,9 +25,14 @@ impl Digest {
 
 /// The lower half of `murmur3_x64_128`, with seed 0.
 pub fn hash_of(bytes: &[u8]) -> u64 {
-    let hash = murmur3::murmur3_x64_128(&mut &bytes[..], 0)
-        .expect("invariant: reading a slice of bytes cannot fail");
-    hash as u64
+    murmur3(bytes) as u64
+}
+
+/// `murmur3_x64_128` with seed 0, as a 128-bit number whose upper half is the second of the two
+/// words that the algorithm yields. It hashes whatever must come out alike on all machines.
+pub(crate) fn murmur3(bytes: &[u8]) -> u128 {
+    murmur3::murmur3_x64_128(&mut &bytes[..], 0)
+        .expect("invariant: reading a slice of bytes cannot fail")
 }
 
 #[cfg(test)]

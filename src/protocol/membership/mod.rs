@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::digest::murmur3;
 use crate::types::{Incarnation, NodeId};
 
 /// What the ring and the transport need to know of a member.
@@ -119,9 +120,7 @@ impl MemberSet {
         for node in &self.forgotten {
             write_number(&mut bytes, node.0);
         }
-        let hash = murmur3::murmur3_x64_128(&mut &bytes[..], 0)
-            .expect("invariant: reading a slice of bytes cannot fail");
-        (hash >> 64) as u64
+        (murmur3(&bytes) >> 64) as u64
     }
 
     /// What is known of a member.

@@ -13,6 +13,7 @@
 //! Invariant: a token depends on nothing but the node's id and the vnode's index. A node that
 //! gets more vnodes keeps the tokens that it had.
 
+use crate::protocol::digest::murmur3;
 use crate::types::{Key, NodeId, Token};
 
 /// Tokens that one vnode claims. Four bring 32 nodes of 128 vnodes within 15 % of their fair share
@@ -71,9 +72,4 @@ fn permutation(keys: impl Iterator<Item = u32>) -> Vec<u64> {
     let mut order: Vec<(u32, u64)> = keys.zip(0..).collect();
     order.sort_unstable();
     order.into_iter().map(|(_, index)| index).collect()
-}
-
-fn murmur3(bytes: &[u8]) -> u128 {
-    murmur3::murmur3_x64_128(&mut &bytes[..], 0)
-        .expect("invariant: reading a slice of bytes cannot fail")
 }
