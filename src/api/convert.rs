@@ -79,6 +79,11 @@ impl From<v1::batch_put_item::Data> for Bytes {
     }
 }
 
+/// What is added to a counter: one, unless it is said.
+pub(crate) fn added(by: Option<i64>) -> i64 {
+    by.unwrap_or(1)
+}
+
 /// What is to be done to a set.
 ///
 /// # Errors

@@ -13,9 +13,6 @@ use crate::api::http::reply::{self, HttpError};
 use crate::node::request::{RequestError, SetUpdate};
 use crate::node::service::Node;
 
-/// What is added unless it is said.
-const ONE: i64 = 1;
-
 /// The body of a change of a set.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +36,7 @@ pub(super) async fn increment(
     if !body::read(&parts.headers, body, node.limits()).await?.is_empty() {
         return Err(invalid("body", "is not empty; an increment says by=5 in its query").into());
     }
-    let by = query::by(&parts.uri)?.unwrap_or(ONE);
+    let by = convert::added(query::by(&parts.uri)?);
     let done = node.increment(key.clone(), by, options).await;
     let done = done.map_err(|error| refused(node, &key, error))?;
     Ok(reply::incremented(&name, &done))

@@ -8,9 +8,6 @@ use crate::api::kv::KvService;
 use crate::node::request::{Incremented, RequestOptions, SetUpdate, SetUpdated};
 use crate::proto::v1;
 
-/// What is added unless it is said.
-const ONE: i64 = 1;
-
 impl KvService {
     pub(super) async fn serve_increment(
         &self,
@@ -22,7 +19,7 @@ impl KvService {
         let options = convert::write_options(level, w, sloppy, &context, timeout)?;
         let options = RequestOptions { keyspace: convert_strong::keyspace(keyspace), ..options };
         let counter = convert::key(key.clone())?;
-        let done = self.node.increment(counter, by.unwrap_or(ONE), options).await?;
+        let done = self.node.increment(counter, convert::added(by), options).await?;
         let Incremented { total, receipt } = done;
         let receipt = Some(convert::receipt(&receipt));
         Ok(Response::new(v1::IncrementResponse { key, total, receipt }))
