@@ -6,8 +6,7 @@ use std::time::Duration;
 use crate::client::error::ClientError;
 use crate::client::keyspace::{Keyspace, awaitable};
 use crate::client::receipt::{Incremented, SetUpdated};
-use crate::client::write::{WriteOptions, level_number, quorum_options};
-use crate::proto::v1;
+use crate::client::write::{WriteOptions, quorum_options, send_write};
 use crate::protocol::quorum::level::Level;
 
 /// An addition to a counter; see [`Keyspace::increment`].
@@ -32,17 +31,7 @@ impl Increment {
     /// # Errors
     /// [`ClientError`]; one whose outcome is unknown may have been counted.
     pub async fn send(self) -> Result<Incremented, ClientError> {
-        let errand = self.options.errand();
-        let request = v1::IncrementRequest {
-            key: self.key.clone(),
-            by: Some(self.by),
-            level: level_number(self.options.level),
-            w: self.options.w,
-            sloppy: self.options.sloppy,
-            context: self.options.context,
-            keyspace: self.keyspace.name().to_owned(),
-        };
-        let answer = self.keyspace.call(request, &self.key, errand).await?;
+        let answer = send_write!(self => IncrementRequest { by: Some(self.by) })?;
         Ok(Incremented { total: answer.total, receipt: answer.receipt.into() })
     }
 }
@@ -91,18 +80,10 @@ impl UpdateSet {
     /// # Errors
     /// [`ClientError`]; its outcome says what is known of the effect.
     pub async fn send(self) -> Result<SetUpdated, ClientError> {
-        let errand = self.options.errand();
-        let request = v1::UpdateSetRequest {
-            key: self.key.clone(),
+        let answer = send_write!(self => UpdateSetRequest {
             add: self.add.into_iter().collect(),
             remove: self.remove.into_iter().collect(),
-            level: level_number(self.options.level),
-            w: self.options.w,
-            sloppy: self.options.sloppy,
-            context: self.options.context,
-            keyspace: self.keyspace.name().to_owned(),
-        };
-        let answer = self.keyspace.call(request, &self.key, errand).await?;
+        })?;
         Ok(SetUpdated { size: answer.size, receipt: answer.receipt.into() })
     }
 }

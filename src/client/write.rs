@@ -78,6 +78,25 @@ macro_rules! quorum_options {
 }
 pub(crate) use quorum_options;
 
+/// Sends a write of one key: its own fields are said, those that all such requests have are filled
+/// in from the builder's key, keyspace and options.
+macro_rules! send_write {
+    ($builder:ident => $request:ident { $($field:ident: $value:expr),* $(,)? }) => {{
+        let errand = $builder.options.errand();
+        let request = $crate::proto::v1::$request {
+            key: $builder.key.clone(),
+            level: $crate::client::write::level_number($builder.options.level),
+            w: $builder.options.w,
+            sloppy: $builder.options.sloppy,
+            context: $builder.options.context,
+            keyspace: $builder.keyspace.name().to_owned(),
+            $($field: $value),*
+        };
+        $builder.keyspace.call(request, &$builder.key, errand).await
+    }};
+}
+pub(crate) use send_write;
+
 macro_rules! write_options {
     () => {
         quorum_options!();
@@ -128,20 +147,13 @@ impl Put {
     /// # Errors
     /// [`ClientError`]; its outcome says what is known of the effect.
     pub async fn send(self) -> Result<Receipt, ClientError> {
-        let errand = self.options.errand();
-        let request = v1::PutRequest {
-            key: self.key.clone(),
+        let sent = send_write!(self => PutRequest {
             data: Some(v1::put_request::Data::ValueBytes(self.value)),
-            level: level_number(self.options.level),
-            w: self.options.w,
-            sloppy: self.options.sloppy,
-            context: self.options.context,
-            keyspace: self.keyspace.name().to_owned(),
             session: None,
             condition: self.options.condition.map(Into::into),
             ttl_ms: self.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-        };
-        Ok(self.keyspace.call(request, &self.key, errand).await?.receipt.into())
+        });
+        Ok(sent?.receipt.into())
     }
 }
 
@@ -166,18 +178,11 @@ impl Delete {
     /// # Errors
     /// [`ClientError`]; its outcome says what is known of the effect.
     pub async fn send(self) -> Result<Receipt, ClientError> {
-        let errand = self.options.errand();
-        let request = v1::DeleteRequest {
-            key: self.key.clone(),
-            level: level_number(self.options.level),
-            w: self.options.w,
-            sloppy: self.options.sloppy,
-            context: self.options.context,
-            keyspace: self.keyspace.name().to_owned(),
+        let sent = send_write!(self => DeleteRequest {
             session: None,
             condition: self.options.condition.map(Into::into),
-        };
-        Ok(self.keyspace.call(request, &self.key, errand).await?.receipt.into())
+        });
+        Ok(sent?.receipt.into())
     }
 }
 
