@@ -45,6 +45,8 @@ mod read;
 mod receipt;
 mod retry;
 mod routing;
+#[cfg(test)]
+pub(crate) mod scripted;
 mod session;
 mod surroundings;
 mod transaction;

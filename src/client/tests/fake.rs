@@ -18,9 +18,10 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
 use crate::client::heard::LEADER_TRAILER;
+use crate::client::scripted::{Script, Scripted};
 use crate::proto::v1;
 use crate::proto::v1::admin_server::AdminServer;
-use crate::proto::v1::kv_server::{Kv, KvServer};
+use crate::proto::v1::kv_server::KvServer;
 use crate::protocol::group::sessions::WINDOW;
 
 /// What a node does with a request for a key.
@@ -158,7 +159,7 @@ fn serve(node: Node, socket: TcpSocket) -> Runtime {
     runtime.spawn(async move {
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let router = tonic::transport::Server::builder()
-            .add_service(KvServer::new(node.clone()))
+            .add_service(KvServer::new(Scripted(node.clone())))
             .add_service(AdminServer::new(node));
         router.serve_with_incoming(incoming).await.unwrap();
     });
@@ -277,31 +278,7 @@ impl Store {
 }
 
 #[tonic::async_trait]
-impl Kv for Node {
-    type ScanStream = futures_util::stream::Empty<Result<v1::ListResponse, Status>>;
-    type WatchStream = futures_util::stream::Empty<Result<v1::WatchResponse, Status>>;
-
-    async fn list(
-        &self,
-        _: Request<v1::ListRequest>,
-    ) -> Result<Response<v1::ListResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn scan(
-        &self,
-        _: Request<v1::ListRequest>,
-    ) -> Result<Response<Self::ScanStream>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn watch(
-        &self,
-        _: Request<v1::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
+impl Script for Node {
     async fn put(
         &self,
         request: Request<v1::PutRequest>,
@@ -326,20 +303,6 @@ impl Kv for Node {
             Ok(v1::GetResponse { key: asked.key.clone(), data, ..Default::default() })
         };
         self.take(request, |_| None, work).await
-    }
-
-    async fn increment(
-        &self,
-        _: Request<v1::IncrementRequest>,
-    ) -> Result<Response<v1::IncrementResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn update_set(
-        &self,
-        _: Request<v1::UpdateSetRequest>,
-    ) -> Result<Response<v1::UpdateSetResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
     }
 
     async fn append(
@@ -398,26 +361,5 @@ impl Kv for Node {
             Ok(v1::TransactResponse { results: vec![result; asked.steps.len()], receipt })
         };
         self.take(request, |asked| asked.session.clone(), work).await
-    }
-
-    async fn delete(
-        &self,
-        _: Request<v1::DeleteRequest>,
-    ) -> Result<Response<v1::DeleteResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-
-    async fn batch_get(
-        &self,
-        _: Request<v1::BatchGetRequest>,
-    ) -> Result<Response<v1::BatchGetResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
-    }
-
-    async fn batch_put(
-        &self,
-        _: Request<v1::BatchPutRequest>,
-    ) -> Result<Response<v1::BatchPutResponse>, Status> {
-        Err(Status::unimplemented("no test asks for it"))
     }
 }

@@ -7,16 +7,17 @@ use tonic::Response;
 use tonic::transport::Server;
 
 use super::*;
-use crate::proto::v1::kv_server::{Kv, KvServer};
+use crate::client::scripted::{Script, Scripted};
+use crate::proto::v1::kv_server::KvServer;
 
 /// Answers a node's way: the next scripted status, or success once there is none.
 #[derive(Clone, Default)]
-struct Scripted {
+struct Answers {
     failures: Arc<Mutex<VecDeque<Status>>>,
     keys: Arc<Mutex<Vec<String>>>,
 }
 
-impl Scripted {
+impl Answers {
     fn answer(&self, key: String) -> Result<(), Status> {
         self.keys.lock().push(key);
         self.failures.lock().pop_front().map_or(Ok(()), Err)
@@ -30,38 +31,14 @@ impl Scripted {
     async fn serve(&self) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
-        let server = Server::builder().add_service(KvServer::new(self.clone()));
+        let server = Server::builder().add_service(KvServer::new(Scripted(self.clone())));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         address
     }
 }
 
 #[tonic::async_trait]
-impl Kv for Scripted {
-    type ScanStream = futures_util::stream::Empty<Result<v1::ListResponse, Status>>;
-    type WatchStream = futures_util::stream::Empty<Result<v1::WatchResponse, Status>>;
-
-    async fn list(
-        &self,
-        _: Request<v1::ListRequest>,
-    ) -> Result<Response<v1::ListResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn scan(
-        &self,
-        _: Request<v1::ListRequest>,
-    ) -> Result<Response<Self::ScanStream>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn watch(
-        &self,
-        _: Request<v1::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
+impl Script for Answers {
     async fn put(
         &self,
         request: Request<v1::PutRequest>,
@@ -77,62 +54,6 @@ impl Kv for Scripted {
         self.answer(request.into_inner().key)?;
         let data = Some(v1::get_response::Data::Value("four".into()));
         Ok(Response::new(v1::GetResponse { data, ..v1::GetResponse::default() }))
-    }
-
-    async fn delete(
-        &self,
-        _: Request<v1::DeleteRequest>,
-    ) -> Result<Response<v1::DeleteResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn batch_get(
-        &self,
-        _: Request<v1::BatchGetRequest>,
-    ) -> Result<Response<v1::BatchGetResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn batch_put(
-        &self,
-        _: Request<v1::BatchPutRequest>,
-    ) -> Result<Response<v1::BatchPutResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn increment(
-        &self,
-        _: Request<v1::IncrementRequest>,
-    ) -> Result<Response<v1::IncrementResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn update_set(
-        &self,
-        _: Request<v1::UpdateSetRequest>,
-    ) -> Result<Response<v1::UpdateSetResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn append(
-        &self,
-        _: Request<v1::AppendRequest>,
-    ) -> Result<Response<v1::AppendResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn compare_and_set(
-        &self,
-        _: Request<v1::CompareAndSetRequest>,
-    ) -> Result<Response<v1::CompareAndSetResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
-    }
-
-    async fn transact(
-        &self,
-        _: Request<v1::TransactRequest>,
-    ) -> Result<Response<v1::TransactResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
     }
 }
 
@@ -166,7 +87,7 @@ fn nowhere() -> String {
 
 #[tokio::test]
 async fn operations_reach_the_node_and_their_bytes_are_counted() {
-    let node = Scripted::default();
+    let node = Answers::default();
     let cluster = Cluster::connect(&[node.serve().await], options(false)).await.expect("reached");
     let mut caller = cluster.caller(0);
     assert_eq!(caller.call(PUT).await, Ok(Done { value_bytes: 10, ..Done::default() }));
@@ -176,7 +97,7 @@ async fn operations_reach_the_node_and_their_bytes_are_counted() {
 
 #[tokio::test]
 async fn a_missing_key_is_a_success() {
-    let node = Scripted::default();
+    let node = Answers::default();
     node.failures.lock().push_back(Status::not_found("no value"));
     let cluster = Cluster::connect(&[node.serve().await], options(false)).await.expect("reached");
     let found = cluster.caller(0).call(GET).await;
@@ -185,7 +106,7 @@ async fn a_missing_key_is_a_success() {
 
 #[tokio::test]
 async fn what_was_not_attempted_goes_elsewhere_once_when_asked_to() {
-    let (refusing, serving) = (Scripted::default(), Scripted::default());
+    let (refusing, serving) = (Answers::default(), Answers::default());
     let nodes = [refusing.serve().await, serving.serve().await];
     refusing.failures.lock().extend([not_attempted(), not_attempted()]);
 
@@ -202,7 +123,7 @@ async fn what_was_not_attempted_goes_elsewhere_once_when_asked_to() {
 
 #[tokio::test]
 async fn an_unknown_outcome_is_never_tried_again() {
-    let (failing, other) = (Scripted::default(), Scripted::default());
+    let (failing, other) = (Answers::default(), Answers::default());
     let nodes = [failing.serve().await, other.serve().await];
     let mut status = Status::unknown("quorum failed");
     status.metadata_mut().insert("coterie-outcome", "unknown".parse().expect("ascii"));
@@ -214,7 +135,7 @@ async fn an_unknown_outcome_is_never_tried_again() {
 
 #[tokio::test]
 async fn a_caller_of_a_dead_node_fails_once_and_moves_on() {
-    let living = Scripted::default();
+    let living = Answers::default();
     let nodes = [nowhere(), living.serve().await];
     let cluster = Cluster::connect(&nodes, options(false)).await.expect("one is reached");
     let mut caller = cluster.caller(0);
