@@ -4,20 +4,11 @@ use coterie::proto::v1;
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, NodeProcess, PATIENCE, coterie, wait_until};
+use crate::siblings::merging;
 
 /// Five nodes, so that some own no copy of a key, with a keyspace that merges so.
 fn keyspace(name: &str, merge: &str) -> Cluster {
-    let cluster = Cluster::start(5);
-    let create = ["keyspace", "create", name, "--merge", merge];
-    let (code, text, said) = coterie(&cluster.nodes[0], &create);
-    assert!(code == 0 && text.contains(merge), "{text} {said}");
-    for node in &cluster.nodes {
-        wait_until("every node has heard of the keyspace", PATIENCE, || {
-            let listed = node.get(&format!("/v1/{name}"));
-            if listed.status == 200 { Ok(()) } else { Err(listed.text()) }
-        });
-    }
-    cluster
+    merging(5, name, merge)
 }
 
 fn add(node: &NodeProcess, query: &str) -> Value {

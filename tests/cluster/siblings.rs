@@ -6,19 +6,24 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cluster, HttpReply, NodeProcess, PATIENCE, coterie, wait_until};
 
-/// Three nodes, or five so that some own no copy of a key, with a keyspace of carts.
-fn carts(nodes: usize) -> Cluster {
+/// So many nodes with a keyspace that merges so, of which all have heard.
+pub(crate) fn merging(nodes: usize, name: &str, merge: &str) -> Cluster {
     let cluster = Cluster::start(nodes);
-    let create = ["keyspace", "create", "carts", "--merge", "siblings"];
+    let create = ["keyspace", "create", name, "--merge", merge];
     let (code, text, said) = coterie(&cluster.nodes[0], &create);
-    assert!(code == 0 && text.contains("siblings"), "{text} {said}");
+    assert!(code == 0 && text.contains(merge), "{text} {said}");
     for node in &cluster.nodes {
         wait_until("every node has heard of the keyspace", PATIENCE, || {
-            let listed = node.get("/v1/carts");
+            let listed = node.get(&format!("/v1/{name}"));
             if listed.status == 200 { Ok(()) } else { Err(listed.text()) }
         });
     }
     cluster
+}
+
+/// Three nodes, or five so that some own no copy of a key, with a keyspace of carts.
+fn carts(nodes: usize) -> Cluster {
+    merging(nodes, "carts", "siblings")
 }
 
 fn put(node: &NodeProcess, value: &str, context: Option<&str>) -> Value {
