@@ -156,6 +156,10 @@ struct End {
     told: Notify,
 }
 
+/// A node that lives has answered well before this, whatever timeout was asked for; a pause of
+/// its machine included.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A node as a client is connected to it.
 #[derive(Clone)]
 pub(crate) struct Session {

@@ -9,13 +9,10 @@ use coterie::node::listing::{ListRequest, ListedRow, Listing};
 use coterie::node::request::RequestOptions;
 use coterie::protocol::quorum::level::Level;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENCE};
 use crate::dice::Dice;
 use crate::history::History;
 use crate::workload::Workload;
-
-/// A node that lives has answered well before this.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a page is asked for before the listing is given up.
 const TRIES_MAX: usize = 8;

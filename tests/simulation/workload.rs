@@ -11,14 +11,10 @@ use coterie::node::request::{Outcome, RequestOptions};
 use coterie::protocol::quorum::level::Level;
 use coterie::types::{Key, Version};
 
-use crate::cluster::{Cluster, Session};
+use crate::cluster::{Cluster, PATIENCE, Session};
 use crate::dice::Dice;
 use crate::history::{Action, Answer, History};
 use crate::keyspaces;
-
-/// A node that lives has answered well before this, whatever timeout was asked for; a pause of
-/// its machine included.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the clients of a run do.
 #[derive(Clone, Copy, Debug)]

@@ -14,12 +14,9 @@ use coterie::types::{ClientId, Key};
 use super::KEYSPACE;
 use super::history::{Asked, Fate, StrongHistory, Told};
 use super::keys::{Keys, Place};
-use crate::cluster::{Cluster, Session};
+use crate::cluster::{Cluster, PATIENCE, Session};
 use crate::dice::Dice;
 use crate::linearizability::appends;
-
-/// A node that lives has answered well before this.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often a command is sent before its client gives it up.
 const ATTEMPTS_MAX: usize = 6;
