@@ -13,6 +13,7 @@ use coterie::types::{Key, Merge};
 
 use crate::cluster::Cluster;
 use crate::dice::Dice;
+use crate::run::wait_until;
 
 /// The replication of the second keyspace, if the seed has one.
 pub(crate) fn second(dice: &Dice) -> Option<Replication> {
@@ -48,10 +49,22 @@ pub(crate) fn of_key(key: &Key) -> Option<Arc<str>> {
 
 /// Has the cluster create the second keyspace.
 pub(crate) async fn create(cluster: &Cluster, replication: Replication) {
+    create_named(cluster, (&name(replication), Merge::Lww), replication).await;
+}
+
+/// Makes a keyspace that merges so, replicated as the default one, and waits until all nodes know
+/// it.
+pub(crate) async fn create_merging(cluster: &Cluster, what: (&str, Merge), at_most: Duration) {
+    create_named(cluster, what, cluster.shape.replication).await;
+    let is_known = wait_until(cluster, at_most, || is_known_as(cluster, what.0)).await;
+    assert!(is_known, "a node never heard of {}", what.0);
+}
+
+async fn create_named(cluster: &Cluster, (name, merge): (&str, Merge), replication: Replication) {
     let command = SystemCommand::CreateKeyspace {
-        name: name(replication),
+        name: name.to_owned(),
         mode: Mode::Quorum,
-        merge: Merge::Lww,
+        merge,
         replication: Some(replication.into()),
         limits: LimitsAsked::default(),
     };
@@ -89,10 +102,12 @@ pub(crate) async fn alter(cluster: Arc<Cluster>, wanted: Replication) {
 
 /// Whether every node has heard of the second keyspace.
 pub(crate) fn is_known(cluster: &Cluster, replication: Replication) -> bool {
-    let name = name(replication);
-    let knows =
-        |state: &coterie::protocol::system::SystemState| state.keyspace_named(&name).is_some();
-    cluster.nodes().iter().all(|node| node.system().is_some_and(|state| knows(&state)))
+    is_known_as(cluster, &name(replication))
+}
+
+fn is_known_as(cluster: &Cluster, name: &str) -> bool {
+    let nodes = cluster.nodes();
+    nodes.iter().all(|it| it.system().is_some_and(|it| it.keyspace_named(name).is_some()))
 }
 
 #[cfg(test)]
@@ -111,7 +126,6 @@ mod tests {
     use super::*;
     use crate::cluster::{Mending, Shape};
     use crate::disk::Survival;
-    use crate::run::wait_until;
     use crate::trace::Trace;
 
     const SECOND: Replication = Replication { factor: 2, read_quorum: 1, write_quorum: 2 };

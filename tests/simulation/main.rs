@@ -24,9 +24,11 @@ mod keyspaces;
 #[path = "../linearizability/mod.rs"]
 mod linearizability;
 mod listing;
+mod looks;
 mod machine;
 mod mending;
 mod mergeable;
+mod merging;
 mod network;
 mod planted;
 mod reaping;

@@ -18,14 +18,15 @@ use crate::dice::Dice;
 use crate::faults::{self, Planned};
 use crate::history::{Action, Answer, Evidence, Held, History};
 use crate::invariants::{self, Violation};
-use crate::mergeable::Office;
+use crate::mergeable::Chore;
+use crate::merging::Book;
 use crate::planted::Planted;
 use crate::scenario::{Scenario, StrongPart};
-use crate::siblings::Shop;
+use crate::siblings::Wish;
 use crate::strong::{self, Crew, StrongEvidence};
 use crate::trace::{Counts, Trace};
 use crate::workload::{self, Client, Request, Workload};
-use crate::{keyspaces, listing, mergeable, siblings};
+use crate::{keyspaces, listing, mergeable, merging, siblings};
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(100);
@@ -167,11 +168,11 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     if let Some(second) = workload.second {
         create_second(&cluster, second).await;
     }
-    let shops = setup.kind != Kind::Strong && siblings::prepare(repeats, &dice);
+    let shops = setup.kind != Kind::Strong && merging::prepare::<Wish>(repeats, &dice);
     if shops {
         siblings::create(&cluster, START_MAX).await;
     }
-    let clerks = setup.kind != Kind::Strong && mergeable::prepare(repeats, &dice);
+    let clerks = setup.kind != Kind::Strong && merging::prepare::<Chore>(repeats, &dice);
     if clerks {
         mergeable::create(&cluster, START_MAX).await;
     }
@@ -181,9 +182,9 @@ async fn drive(setup: Setup, trace: Arc<Trace>) -> Evidence {
     RingPlanted::set(setup.ring);
     let history = Arc::new(History::default());
     let crew = Crew::new(cluster.steps.watch.clone(), strong, &dice);
-    let shop = Arc::new(Shop::default());
+    let shop = Arc::new(Book::<Wish>::default());
     let shopping = if shops { Some(&shop) } else { None };
-    let office = Arc::new(Office::default());
+    let office = Arc::new(Book::<Chore>::default());
     let counting = if clerks { Some(&office) } else { None };
     let work = Work { history: &history, workload, crew: &crew, strong, lists, shopping, counting };
     let watching = safety_phase(&cluster, work, plan, &dice).await;
@@ -277,9 +278,9 @@ struct Work<'a> {
     /// Whether a client lists the default keyspace.
     lists: bool,
     /// Where clients of a keyspace that keeps siblings leave what they did.
-    shopping: Option<&'a Arc<Shop>>,
+    shopping: Option<&'a Arc<Book<Wish>>>,
     /// The same of clients of counters and sets.
-    counting: Option<&'a Arc<Office>>,
+    counting: Option<&'a Arc<Book<Chore>>>,
 }
 
 /// Returns whoever goes on watching the groups; it stops when that is dropped.
@@ -300,12 +301,12 @@ async fn safety_phase(
         tasks.spawn(listing::run(cluster.clone(), work.history.clone(), dice, work.workload));
     }
     if let Some(shop) = work.shopping {
-        for shopper in shop.shoppers(cluster, dice, work.workload) {
+        for shopper in shop.clients(cluster, dice, work.workload) {
             tasks.spawn(shopper);
         }
     }
     if let Some(office) = work.counting {
-        for clerk in office.clerks(cluster, dice, work.workload) {
+        for clerk in office.clients(cluster, dice, work.workload) {
             tasks.spawn(clerk);
         }
     }

@@ -5,38 +5,27 @@
 //! Rests on: each life of a node keeps one tally, tallies of different lives are added up, and a
 //! node that has lost rows counts under a new life.
 
-use crate::history::{Evidence, Sight};
-use crate::mergeable::{Call, Errand, Tallied, Told};
+use crate::history::Evidence;
+use crate::looks::{self, Look};
+use crate::mergeable::{Chore, Tallied};
+use crate::merging::Told;
 
 pub(crate) const NAME: &str = "additions_are_counted_once";
 
 pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
     let Tallied { calls, totals, .. } = &evidence.tallied;
-    let mut wrong = Vec::new();
-    for (key, read) in totals {
-        let problem = match read {
-            Err(why) => Some(format!("cannot be read at ALL: {why}")),
-            Ok(total) => judge(*total, Sight::last(evidence), *key, calls),
-        };
-        wrong.extend(problem.map(|it| format!("page-{key}, finally: {it}")));
-    }
-    for call in calls {
-        let Told::Total(total, receipt) = &call.told else { continue };
-        let (began, ended) = (call.invoked, call.answered);
-        let sight = Sight { evidence, began, ended, receipt: Some(receipt) };
-        let problem = judge(*total, sight, call.key, calls);
-        wrong.extend(problem.map(|it| format!("page-{}, {began}: {it}", call.key)));
-    }
-    wrong
+    let judge = |look: &Look<'_, Chore, i128>| judge(look).into_iter().collect();
+    looks::judge_all((evidence, calls), totals, Told::total, judge)
 }
 
 /// What is wrong about a total, if anything.
-fn judge(total: i128, sight: Sight<'_>, key: usize, calls: &[Call]) -> Option<String> {
+fn judge(look: &Look<'_, Chore, i128>) -> Option<String> {
+    let (total, sight) = (*look.read, look.sight);
     let (mut least, mut most) = (0, 0);
-    for call in calls.iter().filter(|call| call.key == key) {
-        let Errand::Add(by) = call.errand else { continue };
+    for call in &look.calls {
+        let Chore::Add(by) = call.errand else { continue };
         let by = i128::from(by);
-        let is_seen = matches!(&call.told, Told::Changed(it) if sight.sees(call.answered, it));
+        let is_seen = call.is_seen(sight);
         let may_be_seen = call.may_exist() && call.invoked < sight.ended;
         least += if is_seen {
             by
@@ -59,28 +48,24 @@ fn judge(total: i128, sight: Sight<'_>, key: usize, calls: &[Call]) -> Option<St
 
 #[cfg(test)]
 mod tests {
-    use coterie::node::request::{Outcome, Receipt};
-    use coterie::types::NodeId;
+    use coterie::node::request::Outcome;
 
     use super::*;
+    use crate::looks::receipt;
+    use crate::merging::Call;
 
-    fn call(at: u64, errand: Errand, told: Told) -> Call {
+    fn call(at: u64, errand: Chore, told: Told) -> Call<Chore> {
         Call { key: 0, errand, seen: None, invoked: at, answered: at + 1, told }
-    }
-
-    fn receipt() -> Receipt {
-        let acknowledged = vec![NodeId(1), NodeId(2)];
-        Receipt { required: 2, replicas: 3, acknowledged, ..Receipt::default() }
     }
 
     fn told(finally: i128, read: i128) -> Vec<String> {
         let unknown = Told::Failed(Outcome::Unknown);
         let calls = vec![
-            call(1, Errand::Add(5), Told::Changed(receipt())),
-            call(3, Errand::Add(10), unknown),
-            call(5, Errand::Add(1000), Told::Failed(Outcome::Failed)),
-            call(7, Errand::Count, Told::Total(read, receipt())),
-            call(9, Errand::Add(-2), Told::Changed(receipt())),
+            call(1, Chore::Add(5), Told::Changed(receipt())),
+            call(3, Chore::Add(10), unknown),
+            call(5, Chore::Add(1000), Told::Failed(Outcome::Failed)),
+            call(7, Chore::Count, Told::Total(read, receipt())),
+            call(9, Chore::Add(-2), Told::Changed(receipt())),
         ];
         let tallied = Tallied { calls, totals: vec![(0, Ok(finally))], ..Tallied::default() };
         check(&Evidence { tallied, ..Evidence::default() })
