@@ -195,7 +195,7 @@ metrics! {
     hints_expired: Counter, "Hints given up: older than the window, or their keyspace was dropped";
     hint_bytes: Family<PeerLabels, Reading>, "Bytes of hints waiting, by target";
     refill_rows: Counter, "Rows received while refilling after a loss or a join";
-    damaged_rows_missed: Counter, "Rows not copied from a node where they are damaged";
+    damaged_rows_missed: Counter, "Rows not copied from a node where they are damaged, each time";
     peer_slow: Family<PeerLabels, Reading>, "1 for peers that take much longer than others";
     peer_read_latency_us: Family<PeerLabels, Reading>, "Microseconds a peer takes for a read";
     peer_write_latency_us: Family<PeerLabels, Reading>, "Microseconds a peer takes for a write";

@@ -228,6 +228,8 @@ impl Transfers {
                 }
                 match self.go_through(place, source, since).await {
                     Ok(heard) => self.note_heard(place, source, heard),
+                    // More of its rows are damaged than a page names.
+                    Err(Refusal::Corrupt) => self.note_heard(place, source, Heard::Damaged),
                     Err(refusal) => {
                         let (keyspace, partition) = (place.0.0, place.1.0);
                         tracing::debug!(keyspace, partition, %source, %refusal, "transfer");

@@ -16,8 +16,17 @@ use crate::protocol::message::{ListPage, ListRange, ScanPage};
 use crate::storage::store::{Store, StoreError};
 use crate::types::{GroupId, Key, KeyspaceId, Record, ReplicaId, Revision};
 
-/// Rows by key; `None` for keys that have none.
-pub(crate) type Found = BTreeMap<(KeyspaceId, Key), Option<Record>>;
+/// Rows by key, as the store had them.
+pub(crate) type Found = BTreeMap<(KeyspaceId, Key), FoundRow>;
+
+/// What the store had of a key.
+#[derive(Debug)]
+pub(crate) enum FoundRow {
+    /// Its record, if it has one.
+    Record(Option<Record>),
+    /// Bytes that are no record.
+    Damaged,
+}
 
 /// Something to be fetched for a replica of a group.
 pub(crate) struct Errand {
@@ -70,13 +79,9 @@ pub(crate) enum Catch {
 }
 
 impl Catch {
-    /// Whether the store failed.
-    pub(crate) fn has_failed(&self) -> bool {
-        match self {
-            Catch::Rows(_, rows) => rows.is_err(),
-            Catch::Read(_, _, stored) => stored.is_err(),
-            Catch::Page(_, page) => page.is_err(),
-        }
+    /// Whether the replica is no nearer to what it needed it for.
+    pub(crate) fn is_in_vain(&self) -> bool {
+        matches!(self, Catch::Rows(_, Err(_)))
     }
 
     /// The client that waits for it, if it is for one.
@@ -101,9 +106,13 @@ impl Errand {
         let partition = group.partition();
         let catch = match need {
             Need::Rows(since, keys) => {
+                // One that is damaged is for the command that needs it to meet.
                 let row = |(keyspace, key): (KeyspaceId, Key)| {
-                    let record = store.read(keyspace, partition, &key)?;
-                    Ok(((keyspace, key), record))
+                    let found = match store.read(keyspace, partition, &key) {
+                        Err(error) if error.is_damage() => FoundRow::Damaged,
+                        read => FoundRow::Record(read?),
+                    };
+                    Ok(((keyspace, key), found))
                 };
                 Catch::Rows(since, keys.into_iter().map(row).collect())
             }
@@ -132,21 +141,27 @@ impl Errand {
 }
 
 /// What is being fetched for a replica's commands and clients.
+///
+/// Invariant: of what is under way, and of what has been found, the overlay keeps whatever is newer
+/// than the store was then.
 #[derive(Debug, Default)]
 pub(crate) struct Fetching {
     installed: u64,
-    /// How many are under way of each beginning.
-    under_way: BTreeMap<Since, usize>,
-    /// Whether rows for the next commands are.
+    /// How many have not come yet, those of rows that are gone among them.
+    awaited: usize,
+    /// How many the overlay keeps rows for, by when they were begun.
+    needed: BTreeMap<Since, usize>,
+    /// Whether rows for the next commands are under way.
     rows: bool,
-    found: Found,
+    found: Option<(Since, Found)>,
 }
 
 impl Fetching {
     /// Notes that a client's read is begun.
     pub(super) fn begin(&mut self, published: Revision) -> Since {
         let since = Since { installed: self.installed, published };
-        *self.under_way.entry(since).or_default() += 1;
+        self.awaited += 1;
+        *self.needed.entry(since).or_default() += 1;
         since
     }
 
@@ -157,44 +172,59 @@ impl Fetching {
 
     /// Notes that something has come; whether it is of the rows that the replica still has.
     pub(super) fn end(&mut self, since: Since) -> bool {
-        if let Some(count) = self.under_way.get_mut(&since) {
-            *count -= 1;
-            if *count == 0 {
-                self.under_way.remove(&since);
-            }
-        }
+        self.awaited -= 1;
+        self.release(since);
         since.installed == self.installed
     }
 
-    /// Rows for the next commands have come.
-    pub(super) fn end_rows(&mut self, since: Since, found: Found) {
-        if self.end(since) {
-            (self.rows, self.found) = (false, found);
+    /// Rows for the next commands have come: they are good until they are
+    /// [forgotten](Fetching::forget_found). `None` where they could not be had, or are of no use.
+    pub(super) fn end_rows(&mut self, since: Since, found: Option<Found>) {
+        self.awaited -= 1;
+        let is_present = since.installed == self.installed;
+        if is_present {
+            self.rows = false;
+        }
+        match found.filter(|_| is_present) {
+            Some(found) => self.found = Some((since, found)),
+            None => self.release(since),
         }
     }
 
     /// Nothing that is under way is of the rows that follow.
     pub(super) fn note_installed(&mut self) {
-        *self = Fetching { installed: self.installed + 1, ..Fetching::default() };
+        let (installed, awaited) = (self.installed + 1, self.awaited);
+        *self = Fetching { installed, awaited, ..Fetching::default() };
     }
 
-    /// Rows that were fetched, good until the store gets newer ones.
-    pub(super) fn found(&self) -> &Found {
-        &self.found
+    /// What was found of a key.
+    pub(super) fn found(&self, keyspace: KeyspaceId, key: &Key) -> Option<&FoundRow> {
+        self.found.as_ref()?.1.get(&(keyspace, key.clone()))
     }
 
-    /// Lets go of them.
+    /// Lets go of it.
     pub(super) fn forget_found(&mut self) {
-        self.found.clear();
+        if let Some((since, _)) = self.found.take() {
+            self.release(since);
+        }
     }
 
-    /// Rows of the overlay above this revision are needed by what is under way.
+    fn release(&mut self, since: Since) {
+        if let Some(count) = self.needed.get_mut(&since) {
+            *count -= 1;
+            if *count == 0 {
+                self.needed.remove(&since);
+            }
+        }
+    }
+
+    /// Rows of the overlay above this revision are needed.
     pub(super) fn needed_above(&self) -> Option<Revision> {
-        self.under_way.keys().next().map(|since| since.published)
+        self.needed.keys().next().map(|since| since.published)
     }
 
-    /// How many are under way.
+    /// How many have not come yet.
     pub(super) fn len(&self) -> usize {
-        self.under_way.values().sum()
+        self.awaited
     }
 }

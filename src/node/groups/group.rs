@@ -5,22 +5,24 @@
 //! waited are answered.
 
 mod applying;
+mod backlog;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use crate::config::GroupOptions;
 use crate::node::groups::batch::{Batch, Outcome};
 use crate::node::groups::fetching::{Errand, Fetching};
+use crate::node::groups::group::backlog::Backlog;
 use crate::node::groups::machine::{GroupMachine, MachineError};
 use crate::node::groups::observer::Observed;
 use crate::node::groups::open::start_of;
 use crate::node::groups::overlay::{GroupRows, Overlay};
 use crate::node::groups::waiting::{Answer, Asker, ReadWaiting, Waiting};
 use crate::protocol::message::{ForwardRefusal, GroupMessage, SnapshotChunk};
-use crate::protocol::raft::entry::{Entry, HardState, LogStart, Restored};
-use crate::protocol::raft::message::Message as RaftMessage;
+use crate::protocol::raft::entry::{HardState, LogStart, Restored};
+use crate::protocol::raft::message::{Body, Message as RaftMessage};
 use crate::protocol::raft::{Options, ProposeError, Raft, Ready, Write};
 use crate::storage::store::Store;
 use crate::storage::wal::{GroupRecord, LogRecord};
@@ -67,7 +69,7 @@ pub(crate) struct Group {
     overlay: Overlay,
     /// Committed and not applied yet: rows that they act on are being fetched, or the store failed
     /// when it was their turn.
-    backlog: VecDeque<Entry>,
+    backlog: Backlog,
     fetching: Fetching,
     waiting: Waiting,
     /// Where replicas run that the membership here does not name yet.
@@ -106,7 +108,7 @@ impl Group {
             raft: Raft::new(replica, options, restored, seed, now),
             machine,
             overlay,
-            backlog: VecDeque::new(),
+            backlog: Backlog::default(),
             fetching: Fetching::default(),
             waiting: Waiting::default(),
             heard: BTreeMap::new(),
@@ -121,7 +123,9 @@ impl Group {
 
     /// Takes a message of another replica.
     pub(crate) fn on_message(&mut self, from: NodeId, message: RaftMessage) {
-        if message.to == self.replica {
+        // Entries that are passed over come again, as lost ones do.
+        let is_too_much = matches!(message.body, Body::Append(_)) && self.backlog.is_full();
+        if message.to == self.replica && !is_too_much {
             self.heard.insert(message.from, from);
             self.raft.step(message);
         }
@@ -129,6 +133,9 @@ impl Group {
 
     /// Proposes a command; the asker hears once it was applied here, or that it never will be.
     pub(crate) fn propose(&mut self, command: Bytes, asker: Asker) -> Option<(Asker, Answer)> {
+        if self.backlog.is_full() {
+            return Some((asker, Err(ForwardRefusal::Overloaded)));
+        }
         match self.raft.propose(command) {
             Ok(position) => {
                 self.waiting.proposed(position, asker);
@@ -205,7 +212,7 @@ impl Group {
     /// The outcome of what was applied is durable and in the store.
     pub(crate) fn on_outcome(&mut self, outcome: &Outcome) {
         self.overlay.note_published(outcome.revision);
-        self.overlay.trim(self.fetching.needed_above());
+        self.trim();
         self.durable = self.durable.max(outcome.applied);
     }
 
@@ -235,8 +242,8 @@ impl Group {
 
     /// The group's rows, those applied a moment ago included.
     pub(crate) fn rows<'a>(&'a self, store: &'a Store) -> GroupRows<'a> {
-        let (overlay, found) = (&self.overlay, self.fetching.found());
-        GroupRows { store, overlay, found, partition: self.partition() }
+        let (overlay, fetching) = (&self.overlay, &self.fetching);
+        GroupRows { store, overlay, fetching, partition: self.partition() }
     }
 
     /// A snapshot's rows are on their way into the table: nothing is applied meanwhile.
@@ -286,7 +293,7 @@ impl Group {
     pub(crate) fn restore(&mut self, start: LogStart) -> Vec<(Asker, Answer)> {
         let through = start.position.index;
         self.sealed = false;
-        self.backlog.retain(|entry| entry.index > through);
+        self.backlog.pass_over(through);
         // If the core has handed out as much already, it goes on with that.
         self.raft.restore(start);
         self.waiting.passed_over(through)

@@ -181,14 +181,14 @@ impl Host {
     /// Takes what was fetched for a group; answers the client that it was for, if it was for one.
     pub(crate) fn on_fetched(&mut self, fetched: Fetched) -> Option<(Asker, Answer)> {
         let Fetched { group: id, replica, catch } = fetched;
-        let has_failed = catch.has_failed();
+        let is_in_vain = catch.is_in_vain();
         let Some(group) = self.hosted(id, replica) else {
             let asker = catch.into_asker()?;
             return Some((asker, Err(ForwardRefusal::NotReplica)));
         };
         let answer = group.on_fetched(catch);
         // What cannot be read is tried again when something else happens, not over and over.
-        if !has_failed {
+        if !is_in_vain {
             self.touched.insert(id);
         }
         answer

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::node::groups::fetching::Found;
+use crate::node::groups::fetching::{Fetching, FoundRow};
 use crate::protocol::group::machine::Rows;
 use crate::protocol::group::stored::{Stored, StoredError};
 use crate::storage::store::{Store, StoreError};
@@ -13,18 +13,20 @@ use crate::types::{Key, KeyspaceId, PartitionId, Record, Revision, Row};
 
 /// The newest rows of one group.
 ///
-/// Invariant: the store has every row of the group up to `published`, and the overlay every newer
-/// one.
+/// Invariant: the store has every row of the group up to `published`, and the overlay every one
+/// above `trimmed`, which is not newer than that.
 #[derive(Debug)]
 pub(crate) struct Overlay {
     rows: BTreeMap<(KeyspaceId, Key), Record>,
     published: Revision,
+    /// What it was trimmed to last.
+    trimmed: Revision,
 }
 
 impl Overlay {
     /// Nothing, over a store that has all rows up to that revision.
     pub(crate) fn new(published: Revision) -> Overlay {
-        Overlay { rows: BTreeMap::new(), published }
+        Overlay { rows: BTreeMap::new(), published, trimmed: published }
     }
 
     /// Adds the rows of one applied entry.
@@ -47,7 +49,10 @@ impl Overlay {
     /// Lets go of what the store has, but for rows above a revision that somebody still needs.
     pub(crate) fn trim(&mut self, needed_above: Option<Revision>) {
         let through = needed_above.map_or(self.published, |it| it.min(self.published));
-        self.rows.retain(|_, record| record.version > through.into());
+        if through > self.trimmed {
+            self.trimmed = through;
+            self.rows.retain(|_, record| record.version > through.into());
+        }
     }
 
     /// The keys of all rows.
@@ -104,8 +109,8 @@ impl GroupRowError {
 pub(crate) struct GroupRows<'a> {
     pub(crate) store: &'a Store,
     pub(crate) overlay: &'a Overlay,
-    /// What was fetched of the store in this turn of the driver.
-    pub(crate) found: &'a Found,
+    /// What was fetched of the store for the next commands.
+    pub(crate) fetching: &'a Fetching,
     pub(crate) partition: PartitionId,
 }
 
@@ -127,13 +132,14 @@ impl GroupRows<'_> {
         &self,
         keyspace: KeyspaceId,
         key: &Key,
-    ) -> Result<Option<Option<Record>>, StoreError> {
+    ) -> Result<Option<Option<Record>>, GroupRowError> {
         if let Some(record) = self.overlay.get(keyspace, key) {
             return Ok(Some(Some(record.clone())));
         }
-        match self.found.get(&(keyspace, key.clone())) {
-            Some(found) => Ok(Some(found.clone())),
-            None => self.store.read_at_once(keyspace, self.partition, key),
+        match self.fetching.found(keyspace, key) {
+            Some(FoundRow::Record(record)) => Ok(Some(record.clone())),
+            Some(FoundRow::Damaged) => Err(GroupRowError::Damaged { keyspace, key: key.clone() }),
+            None => Ok(self.store.read_at_once(keyspace, self.partition, key)?),
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::protocol::quorum::level::Level;
 use crate::protocol::ring::RingMember;
 use crate::protocol::system::keyspace::ReplicationAsked;
 use crate::protocol::system::limits::LimitsAsked;
+use crate::protocol::system::spread::{Before, Spread};
 use crate::protocol::system::transfers::due;
 use crate::protocol::system::{SystemCommand, samples};
 use crate::types::{Epoch, Key, Merge};
@@ -168,21 +169,22 @@ fn before_the_system_group_is_heard_of_nothing_counts_as_dropped() {
 
 #[test]
 fn a_number_that_the_coming_factor_allows_means_all_where_partitions_have_not_arrived() {
-    let alter = |factor: u32| {
-        let (name, limits) = ("default".to_owned(), LimitsAsked::default());
-        let replication = ReplicationAsked { factor: Some(factor), ..ReplicationAsked::default() };
-        SystemCommand::AlterKeyspace { name, replication, limits }
-    };
-    let needed = |commands: Vec<SystemCommand>, nodes: u64, quorum: u32| {
-        let topology = topology(decided(commands), nodes);
+    // N on its way from three, and all partitions still where they were.
+    let needed = |factor: u32, nodes: u64, quorum: u32| {
+        let before = Before { layout: LayoutId(2), replication: replication(3, 2, 2) };
+        let changes = (factor != 3).then_some(before);
+        let mut keyspaces = decided(vec![]);
+        keyspaces.default = Spread { now: Replication::majority_of(factor), before: changes };
+        let topology = topology(keyspaces, nodes);
         let default = topology.default_placement();
         let options = RequestOptions { quorum: Some(quorum), ..RequestOptions::default() };
         let ring = default.read_ring(PartitionId(0));
+        assert_eq!(ring.replicas_in_effect(), 3);
         default.write_quorum(ring, &options).ok()
     };
-    assert_eq!(needed(vec![], 5, 4), None);
-    assert_eq!([2, 4, 5].map(|w| needed(vec![alter(5)], 5, w)), [2, 3, 3].map(Some));
-    assert_eq!([0, 6].map(|w| needed(vec![alter(5)], 5, w)), [None, None]);
-    assert_eq!(needed(vec![alter(5)], 4, 5), None, "there will be four");
-    assert_eq!([3, 4].map(|w| needed(vec![alter(2)], 5, w)), [Some(3), None]);
+    assert_eq!(needed(3, 5, 4), None);
+    assert_eq!([2, 4, 5].map(|w| needed(5, 5, w)), [2, 3, 3].map(Some));
+    assert_eq!([0, 6].map(|w| needed(5, 5, w)), [None, None]);
+    assert_eq!(needed(5, 4, 5), None, "there will be four");
+    assert_eq!([3, 4].map(|w| needed(2, 5, w)), [Some(3), None]);
 }

@@ -22,7 +22,7 @@ use crate::types::{Key, KeyspaceId, Record, Row};
 /// A page of at least `page_bytes_max` unless the partition ends before.
 ///
 /// # Errors
-/// Those of the engine; [`StoreError::Corrupt`] when more rows are damaged than a page may name.
+/// Those of the engine; [`StoreError::TooManyCorrupt`].
 pub(super) fn page(
     store: &Store,
     place: Place,
@@ -35,7 +35,7 @@ pub(super) fn page(
 /// The same; fails on a row that is damaged, if it is of the range that may have none.
 ///
 /// # Errors
-/// Those of the engine; [`StoreError::Corrupt`].
+/// Those of the engine; [`StoreError::Corrupt`]; [`StoreError::TooManyCorrupt`].
 pub(super) fn chunk(
     store: &Store,
     place: Place,

@@ -31,11 +31,13 @@ pub(crate) fn check(evidence: &Evidence) -> Vec<String> {
 fn faults(evidence: &Evidence, operation: &Operation, receipt: &Receipt) -> Vec<&'static str> {
     let options = &operation.options;
     let named: BTreeSet<_> = receipt.acknowledged.iter().collect();
+    let second = options.keyspace.as_deref().and_then(keyspaces::factor_of);
     let level = options.level.map(|level| required(level, receipt.replicas));
     // More than an old N has means all of it, while partitions go over to a larger one.
-    let asked = options.quorum.map(|asked| asked.min(receipt.replicas)).or(level);
+    let is_altered = evidence.altered.is_some() && second.is_none();
+    let meant = |asked: u32| if is_altered { asked.min(receipt.replicas) } else { asked };
+    let asked = options.quorum.map(meant).or(level);
     let written = operation.acknowledged().is_some();
-    let second = options.keyspace.as_deref().and_then(keyspaces::factor_of);
     let founded = second.unwrap_or(evidence.replication_factor);
     // While N changes, and before all have heard of it, requests go by the one or the other.
     let altered = evidence.altered.filter(|_| second.is_none());

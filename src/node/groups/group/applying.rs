@@ -2,7 +2,7 @@
 //! disk has is fetched first.
 
 use crate::node::groups::batch::Outcome;
-use crate::node::groups::fetching::{Catch, Errand, Found, Need, Stored};
+use crate::node::groups::fetching::{Catch, Errand, Need, Stored};
 use crate::node::groups::group::{Effects, Group};
 use crate::node::groups::listing;
 use crate::node::groups::machine::{MachineError, Told as MachineTold};
@@ -27,14 +27,14 @@ impl Group {
     ) -> Result<(), MachineError> {
         let (mut pass, mut pass_bytes) = (Pass::new(), 0);
         let mut result = Ok(());
-        while !self.backlog.is_empty() {
+        loop {
             if pass_bytes >= effects.record_bytes_max / 2 {
                 self.log_outcome(std::mem::take(&mut pass), effects);
                 pass_bytes = 0;
             }
-            let Some(entry) = self.backlog.front() else { break };
-            let (overlay, found) = (&self.overlay, self.fetching.found());
-            let rows = GroupRows { store, overlay, found, partition: self.id.partition() };
+            let Some(entry) = self.backlog.first() else { break };
+            let (overlay, fetching) = (&self.overlay, &self.fetching);
+            let rows = GroupRows { store, overlay, fetching, partition: self.id.partition() };
             match self.machine.apply(entry, &rows) {
                 Ok(MachineTold { reply, rows }) => {
                     if let Some(observed) = &mut effects.observed {
@@ -49,9 +49,11 @@ impl Group {
                     let answer = reply.map(Told::Proposed).ok_or(ForwardRefusal::Unknown);
                     let position = entry.position();
                     effects.answers.extend(self.waiting.applied(position, answer));
-                    self.backlog.pop_front();
+                    self.backlog.pop();
                 }
                 Err(MachineError::Row(GroupRowError::Behind)) => {
+                    // What was found is fetched with what is missing, or the two would never meet.
+                    self.fetching.forget_found();
                     self.fetch_rows(store, effects);
                     break;
                 }
@@ -63,6 +65,7 @@ impl Group {
             }
         }
         self.fetching.forget_found();
+        self.trim();
         self.log_outcome(pass, effects);
         result
     }
@@ -132,14 +135,12 @@ impl Group {
     pub(crate) fn on_fetched(&mut self, catch: Catch) -> Option<(Asker, Answer)> {
         let answer = match catch {
             Catch::Rows(since, found) => {
-                let is_usable = !self.installing && !self.sealed;
-                let found = found.unwrap_or_else(|error| {
-                    self.damaged |= error.is_damage();
+                if let Err(error) = &found {
                     // The commands that need them are tried again whenever something happens.
                     tracing::error!(group = %self.id, %error, "rows cannot be fetched");
-                    Found::new()
-                });
-                self.fetching.end_rows(since, if is_usable { found } else { Found::new() });
+                }
+                let is_usable = !self.installing && !self.sealed;
+                self.fetching.end_rows(since, found.ok().filter(|_| is_usable));
                 None
             }
             Catch::Read(since, read, stored) => {
@@ -153,8 +154,13 @@ impl Group {
             }
             Catch::Page(..) => None,
         };
-        self.overlay.trim(self.fetching.needed_above());
+        self.trim();
         answer
+    }
+
+    /// Lets go of rows that the store has, and that nothing needs which was read of it before.
+    pub(super) fn trim(&mut self) {
+        self.overlay.trim(self.fetching.needed_above());
     }
 
     fn answer_fetched(

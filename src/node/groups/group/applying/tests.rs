@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::node::groups::fetching::Fetched;
 use crate::node::groups::open::new_group;
-use crate::protocol::group::command::{Action, Command, Operation, Step};
+use crate::protocol::group::command::{Action, Command, Expect, Operation, Step};
 use crate::protocol::message::ListRange;
 use crate::protocol::raft::Options;
 use crate::protocol::raft::membership::Membership;
@@ -97,9 +97,16 @@ impl Replica {
     }
 
     fn append(&mut self, key: &str, tail: &'static str) -> oneshot::Receiver<Answer> {
-        let action = Action::Append(Bytes::from_static(tail.as_bytes()));
-        let step = Step { keyspace: KEYSPACE, key: Key::from(key), action };
-        let operation = Operation::Write(vec![step]);
+        self.propose(&[(key, append(tail))])
+    }
+
+    fn propose(&mut self, steps: &[(&str, Action)]) -> oneshot::Receiver<Answer> {
+        let step = |(key, action): &(&str, Action)| Step {
+            keyspace: KEYSPACE,
+            key: Key::from(*key),
+            action: action.clone(),
+        };
+        let operation = Operation::Write(steps.iter().map(step).collect());
         let (stamp, value_bytes_max) = (Timestamp(self.lsn), 1 << 10);
         let command = Command { stamp, value_bytes_max, session: None, operation };
         let (asker, answer) = oneshot::channel();
@@ -133,6 +140,10 @@ impl Replica {
         let record = self.group.rows(&self.store).record(KEYSPACE, &Key::from(key)).unwrap()?;
         record_value(&record)
     }
+}
+
+fn append(tail: &'static str) -> Action {
+    Action::Append(Bytes::from_static(tail.as_bytes()))
 }
 
 fn record_value(record: &crate::types::Record) -> Option<Bytes> {
@@ -219,21 +230,78 @@ fn what_is_applied_and_published_while_something_is_fetched_is_in_the_answer() {
     }
 }
 
+/// It once acted on the row as it was when it was fetched, and the replicas differed from then on.
 #[test]
-fn what_was_fetched_before_a_snapshot_came_is_read_again() {
+fn what_was_fetched_does_not_stand_for_what_was_applied_and_published_since() {
     let mut replica = Replica::new();
     replica.append("a", "1");
     replica.settle();
     replica.feed();
-    let mut answer = replica.ask(Sought::Key(Key::from("a")));
-    let fetched = replica.fetch();
-    replica.group.set_installing();
-    assert!(replica.take(fetched).is_empty());
-    let again = new_group(GroupId(3), ReplicaId(1), Membership::default(), &replica.store).unwrap();
-    replica.group.install(again.machine);
+    replica.append("a", "2");
     replica.pass();
-    assert!(answer.try_recv().is_err(), "it waits for what is fetched now");
     let fetched = replica.fetch();
-    let answers = replica.take(fetched);
-    assert_eq!(answers.into_iter().map(text).next().unwrap()[0].1, Bytes::from_static(b"1"));
+    // The engine is durable before that comes, so the group goes on without it.
+    replica.store.checkpoint().unwrap();
+    replica.settle();
+    assert_eq!(replica.value("a"), Some(Bytes::from_static(b"12")));
+    // The next command is committed in the turn in which it comes.
+    replica.append("a", "3");
+    let mut effects = Effects::new(1 << 20);
+    replica.group.pass(&replica.store, &mut effects).unwrap();
+    replica.group.on_written();
+    replica.take(fetched);
+    replica.publish();
+    assert_eq!(replica.value("a"), Some(Bytes::from_static(b"123")));
+    assert!(replica.group.overlay_keys().is_empty(), "nobody needs it any more");
+}
+
+/// It once fetched the one row without the other, by turns.
+#[test]
+fn a_command_gets_all_its_rows_although_one_was_fetched_for_another() {
+    let mut replica = Replica::new();
+    for key in ["a", "b"] {
+        replica.append(key, "1");
+        replica.settle();
+    }
+    replica.feed();
+    let expect = Expect::Value(Bytes::from_static(b"something else"));
+    replica.propose(&[("a", Action::CompareAndSet { expect, then: None })]);
+    replica.pass();
+    let fetched = replica.fetch();
+    replica.propose(&[("a", append("2")), ("b", append("2"))]);
+    replica.pass();
+    replica.take(fetched);
+    let [errand] = replica.errands.as_slice() else { panic!("one for the second command") };
+    assert!(matches!(&errand.need, Need::Rows(_, keys) if keys.len() == 2));
+    let fetched = replica.fetch();
+    replica.take(fetched);
+    replica.publish();
+    assert!(replica.errands.is_empty());
+    assert_eq!(replica.value("b"), Some(Bytes::from_static(b"12")));
+}
+
+#[test]
+fn what_was_fetched_before_a_snapshot_came_is_read_again() {
+    for taken_before_its_end in [true, false] {
+        let mut replica = Replica::new();
+        replica.append("a", "1");
+        replica.settle();
+        replica.feed();
+        let mut answer = replica.ask(Sought::Key(Key::from("a")));
+        let fetched = replica.fetch();
+        replica.group.set_installing();
+        let (before, after) =
+            if taken_before_its_end { (fetched, vec![]) } else { (vec![], fetched) };
+        assert!(replica.take(before).is_empty());
+        let (own, nobody) = (ReplicaId(1), Membership::default());
+        let again = new_group(GroupId(3), own, nobody, &replica.store).unwrap();
+        replica.group.install(again.machine);
+        assert!(replica.take(after).is_empty());
+        assert!(answer.try_recv().is_err(), "it waits for what is fetched now");
+        let fetched = replica.fetch();
+        let answers = replica.take(fetched);
+        let values = answers.into_iter().map(text).next().unwrap();
+        assert_eq!(values[0].1, Bytes::from_static(b"1"));
+        assert_eq!(replica.group.waiting_len(), 0);
+    }
 }
