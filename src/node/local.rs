@@ -27,7 +27,7 @@ use crate::storage::group_log::{self, GroupLogs};
 use crate::storage::hint_log::HintLog;
 use crate::storage::identity::Identity;
 use crate::storage::store::{Store, StoreError};
-use crate::storage::wal::{LogRecord, Recovery, ReplayError, Wal, WalOptions};
+use crate::storage::wal::{LogRecord, Recovery, ReplayError, Wal, WalError, WalOptions};
 use crate::telemetry::Metrics;
 use crate::types::{
     Epoch, Incarnation, KeyspaceId, Lsn, Moment, NodeId, PartitionId, Row, Timestamp,
@@ -301,9 +301,15 @@ fn recover(
     let (wal, recovery) = Wal::open(Arc::clone(files), options, applied, &mut take)
         .map_err(|error| StartError::new("cannot recover the write-ahead log", &error))?;
     let Replay { floor, mut group_logs, .. } = replay;
-    group_logs
-        .recovered()
-        .map_err(|error| StartError::new("cannot recover the logs of the Raft groups", &error))?;
+    group_logs.recovered().map_err(|error| match recovery.first_segment {
+        0 | 1 => StartError::new("cannot recover the logs of the Raft groups", &error),
+        // Whatever a segment that may go holds of a group is written anew before it goes.
+        first => {
+            let reason = format!("the file is missing: {error}");
+            let lost = WalError::Damaged { segment: first - 1, offset: 0, reason };
+            StartError::new("cannot recover the logs of the Raft groups", &lost)
+        }
+    })?;
     tracing::debug!(?recovery, "recovered the write-ahead log");
     let engine_was_empty = applied == Lsn(0);
     let group_logs = Mutex::new(group_logs);

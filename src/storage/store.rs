@@ -36,6 +36,7 @@
 mod feed;
 mod list;
 mod reap;
+mod rising;
 mod scan;
 mod trees;
 mod watermark;
@@ -49,6 +50,7 @@ use parking_lot::{Mutex, RwLock};
 pub use self::feed::Fed;
 use self::feed::Feeding;
 pub use self::reap::Reaped;
+use self::scan::Sound;
 pub use self::trees::{Hashed, Pass};
 use self::trees::{Marks, Trees};
 use crate::protocol::merkle::Buckets;
@@ -202,7 +204,8 @@ impl Store {
         self.complete(seen, (keyspace, partition), key)
     }
 
-    /// The same where it can be told at once; `None` where telling it may wait for the disk's sync.
+    /// As [`Store::read`], where it can be told at once; `None` where telling it may wait for the
+    /// disk's sync.
     ///
     /// # Errors
     /// As [`Store::read`].
@@ -304,7 +307,7 @@ impl Store {
         partition: PartitionId,
         range: &ListRange,
     ) -> Result<ListPage, StoreError> {
-        list::page(self, (keyspace, partition), range)
+        list::page(self, (keyspace, partition), Sound { range, rises: false })
     }
 
     /// Freezes the active table, if nothing is frozen and it covers anything; true if it did.

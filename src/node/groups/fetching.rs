@@ -108,7 +108,7 @@ impl Errand {
             Need::Rows(since, keys) => {
                 // One that is damaged is for the command that needs it to meet.
                 let row = |(keyspace, key): (KeyspaceId, Key)| {
-                    let found = match store.read(keyspace, partition, &key) {
+                    let found = match store.read_rising(keyspace, partition, &key) {
                         Err(error) if error.is_damage() => FoundRow::Damaged,
                         read => FoundRow::Record(read?),
                     };
@@ -120,7 +120,7 @@ impl Errand {
                 let keyspace = read.keyspace;
                 let stored = match &read.sought {
                     Sought::Key(key) => {
-                        let record = store.read(keyspace, partition, key);
+                        let record = store.read_rising(keyspace, partition, key);
                         record.map(|record| Stored::Row(key.clone(), record))
                     }
                     Sought::Range(range) => {

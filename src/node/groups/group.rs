@@ -253,7 +253,8 @@ impl Group {
 
     /// Whether a row that is needed here is damaged, so that another replica's rows are.
     pub(crate) fn needs_other_rows(&self) -> bool {
-        let has_others = self.raft.log().membership().voters.len() > 1;
+        let mut voters = self.raft.log().membership().voters.iter();
+        let has_others = voters.any(|replica| *replica != self.replica);
         self.damaged && has_others && !self.installing && !self.sealed
     }
 

@@ -313,6 +313,11 @@ fn read_as(
     if !group.has_room_for_read() {
         return Some((read.asker, Err(ForwardRefusal::Overloaded)));
     }
+    if group.is_installing() {
+        // Others have the rows.
+        let leader = group.leader_node().filter(|_| !group.raft.is_leader());
+        return Some((read.asker, Err(ForwardRefusal::NotLeader { leader })));
+    }
     match consistency {
         Consistency::Lease if group.raft.lease_holds(now) => {
             group.read_at(group.raft.commit(), read);

@@ -363,20 +363,26 @@ impl Driver {
         let stuck = |group: &&Group| group.raft.is_leader() && group.is_installing();
         let stuck: Vec<GroupId> = self.host.groups().filter(stuck).map(|group| group.id).collect();
         for group in stuck {
-            self.hand_on(group, |_| true);
+            self.hand_on(group);
         }
     }
 
-    /// Hands the lead of a group to whoever has most of its log, of those that may have it.
-    pub(super) fn hand_on(&mut self, id: GroupId, may_lead: impl Fn(ReplicaId) -> bool) {
+    /// Hands the lead of a group to one of those that have about all of its log and do not wait
+    /// for a snapshot from here; which of them is left to chance, as it may lack rows, too.
+    pub(super) fn hand_on(&mut self, id: GroupId) {
         let up = self.seams.topology.load().up.clone();
         let Some(group) = self.host.group(id) else { return };
         let membership = group.raft.log().membership();
-        let voters = membership.voters.iter().filter(|replica| **replica != group.replica);
-        let placed = voters.filter_map(|replica| Some((*replica, membership.node(*replica)?)));
-        let able = placed.filter(|(replica, node)| up.contains(node) && may_lead(*replica));
-        let heir = able.max_by_key(|(replica, _)| group.matched(*replica)).map(|(_, node)| node);
-        let Some(node) = heir else { return };
+        let may_lead = |replica: &ReplicaId| {
+            *replica != group.replica
+                && is_close(group, Some(*replica))
+                && !self.outgoing.contains_key(&(id, *replica))
+        };
+        let voters = membership.voters.iter().filter(|replica| may_lead(replica));
+        let heirs = voters.filter_map(|replica| membership.node(*replica));
+        let heirs: Vec<NodeId> = heirs.filter(|node| up.contains(node)).collect();
+        let Some(drawn) = self.seams.env.random().checked_rem(heirs.len() as u64) else { return };
+        let node = heirs[drawn as usize];
         tracing::info!(group = %id, %node, "hands the lead on: rows are missing here");
         if let Err(error) = self.transfer(id, node) {
             tracing::debug!(group = %id, %node, %error, "a leader is not handed on");

@@ -31,7 +31,7 @@ pub(super) fn stored(
         keys_only: false,
         ..range.clone()
     };
-    store.list(keyspace, partition, &bounded)
+    store.list_rising(keyspace, partition, &bounded)
 }
 
 impl Overlay {

@@ -43,6 +43,17 @@ pub(crate) enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether sessions are damaged, and the store goes on.
+    fn is_damage(&self) -> bool {
+        match self {
+            OpenError::Damaged { .. } => true,
+            OpenError::Store(error) => error.is_damage(),
+            OpenError::Rows { .. } => false,
+        }
+    }
+}
+
 /// The groups that the log knows, as they were, and the records that remove those whose replica
 /// here is given up.
 ///
@@ -116,20 +127,27 @@ fn open_group(
         return Ok(None);
     }
     let last = entries.last().map_or(start.position.index, |entry| entry.index);
+    // Somebody else must have the rows that are damaged here.
+    let start_has_others = start.membership.voters.iter().any(|voter| *voter != replica);
     let mut restored = Restored { hard_state, start, entries, applied: applied.position.index };
     if applied.position.index > last {
         restored.start = start_of(&applied);
         restored.entries.clear();
     }
     let (machine, is_sound) = match load_machine(group, applied.clone(), store) {
-        Err(error @ OpenError::Damaged { .. }) => {
-            tracing::error!(%group, %replica, %error, "a replica waits for a snapshot");
-            (GroupMachine::strong(applied, Vec::new()), false)
+        Err(error) if error.is_damage() && start_has_others => {
+            (without_sessions(group, applied, &error), false)
         }
         loaded => (loaded?, true),
     };
     let installing = is_marked(group, store)? || !is_sound;
     Ok(Some(Beginning { id: group, replica, restored, machine, installing }))
+}
+
+/// The machine of a replica that waits for a snapshot, as sessions of its own are damaged.
+fn without_sessions(group: GroupId, applied: AppliedState, error: &OpenError) -> GroupMachine {
+    tracing::error!(%group, %error, "a replica waits for a snapshot");
+    GroupMachine::strong(applied, Vec::new())
 }
 
 /// The machine of a group as its rows have it.
@@ -185,7 +203,11 @@ pub(crate) fn new_group(
         entries: Vec::new(),
         applied: applied.position.index,
     };
-    let machine = load_machine(group, applied, store)?;
+    let (machine, is_sound) = match load_machine(group, applied.clone(), store) {
+        Err(error) if error.is_damage() => (without_sessions(group, applied, &error), false),
+        loaded => (loaded?, true),
+    };
+    let installing = installing || !is_sound;
     Ok(Beginning { id: group, replica, restored, machine, installing })
 }
 

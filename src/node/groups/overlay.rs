@@ -123,7 +123,7 @@ impl GroupRows<'_> {
     ) -> Result<Option<Record>, StoreError> {
         match self.overlay.get(keyspace, key) {
             Some(record) => Ok(Some(record.clone())),
-            None => self.store.read(keyspace, self.partition, key),
+            None => self.store.read_rising(keyspace, self.partition, key),
         }
     }
 
@@ -139,7 +139,7 @@ impl GroupRows<'_> {
         match self.fetching.found(keyspace, key) {
             Some(FoundRow::Record(record)) => Ok(Some(record.clone())),
             Some(FoundRow::Damaged) => Err(GroupRowError::Damaged { keyspace, key: key.clone() }),
-            None => Ok(self.store.read_at_once(keyspace, self.partition, key)?),
+            None => Ok(self.store.read_rising_at_once(keyspace, self.partition, key)?),
         }
     }
 }

@@ -56,13 +56,19 @@ impl Driver {
 
     /// Sends what is due of every snapshot under way, and ends those that nobody wants any more.
     pub(super) fn push_snapshots(&mut self) {
-        let under_way: Vec<(GroupId, ReplicaId)> = self.outgoing.keys().copied().collect();
-        for (group, to) in under_way {
-            let leads = self.host.group(group).is_some_and(|hosted| hosted.raft.is_leader());
-            if leads {
-                self.send_chunk(group, to);
-            } else {
+        let up = self.seams.topology.load().up.clone();
+        let under_way = self.outgoing.iter().map(|(place, outgoing)| (*place, outgoing.node));
+        let under_way: Vec<((GroupId, ReplicaId), NodeId)> = under_way.collect();
+        for ((group, to), node) in under_way {
+            let Some(hosted) = self.host.group(group).filter(|hosted| hosted.raft.is_leader())
+            else {
                 self.outgoing.remove(&(group, to));
+                continue;
+            };
+            match up.contains(&node) && hosted.raft.log().membership().contains(to) {
+                true => self.send_chunk(group, to),
+                // It is begun anew once the replica is heard of.
+                false => self.end_snapshot((group, to), None),
             }
         }
     }
@@ -265,24 +271,32 @@ impl Driver {
     /// Whose rows are damaged leaves the lead, and the snapshot, to another.
     fn fail_snapshot(&mut self, (group, to): (GroupId, ReplicaId), error: &GroupRowError) {
         tracing::error!(%group, %error, "a snapshot cannot be read");
-        self.end_snapshot((group, to), None);
         if error.is_damage() {
-            self.hand_on(group, |replica| replica != to);
+            // While it still counts as on its way, so that the lead does not go to its receiver.
+            self.hand_on(group);
         }
+        self.end_snapshot((group, to), None);
     }
 
     /// Replicas some of whose rows are damaged take those of their leader, and serve nothing
-    /// meanwhile; one that leads hands the lead on first. Not while another one takes a snapshot:
-    /// somebody must be left to serve.
+    /// meanwhile. One that leads hands the lead on before: until somebody else has it, it serves
+    /// what it can.
     pub(super) fn replace_damaged(&mut self) {
         if planted(Planted::DamagedReplicaStays) {
             return;
         }
-        let is_alone = |group: &&Group| !self.outgoing.keys().any(|(of, _)| *of == group.id);
         let damaged = self.host.groups().filter(|group| group.needs_other_rows());
-        let damaged: Vec<GroupId> = damaged.filter(is_alone).map(|group| group.id).collect();
-        for group in damaged {
+        let damaged: Vec<(GroupId, bool)> =
+            damaged.map(|group| (group.id, group.raft.is_leader())).collect();
+        for (group, leads) in damaged {
+            if leads {
+                self.hand_on(group);
+                continue;
+            }
             let Some(hosted) = self.host.group_mut(group) else { continue };
+            if hosted.raft.leader().is_none() {
+                continue;
+            }
             tracing::warn!(%group, "rows are damaged here; a snapshot takes their place");
             hosted.set_installing();
             self.write_mark(group);

@@ -3,7 +3,8 @@
 //! Unlike a scan for another node, it fails on a row that is damaged: whoever merges the pages of
 //! several replicas takes a row that is not in a page for one that the replica lacks.
 
-use super::{Store, StoreError, scan};
+use super::scan::{self, Sound};
+use super::{Store, StoreError};
 use crate::protocol::message::{ListPage, ListRange};
 use crate::storage::memtable::Place;
 use crate::types::{Key, Record};
@@ -19,19 +20,21 @@ const READ_BYTES_MAX: usize = 1 << 20;
 ///
 /// # Errors
 /// Those of the engine; [`StoreError::Corrupt`] when a row of the range is damaged.
-pub(super) fn page(store: &Store, place: Place, range: &ListRange) -> Result<ListPage, StoreError> {
+pub(super) fn page(store: &Store, place: Place, sound: Sound<'_>) -> Result<ListPage, StoreError> {
+    let range = sound.range;
     let mut filling = Filling { range, page: ListPage::default(), bytes: 0, read_bytes: 0 };
     let prefix = Key(range.prefix.clone());
     let mut after = range.after.clone().filter(|after| *after >= prefix);
     if after.is_none() && !prefix.0.is_empty() {
         // What begins with the prefix lies behind it, but for the prefix itself.
-        if let Some(record) = store.read(place.0, place.1, &prefix)? {
+        let read = if sound.rises { Store::read_rising } else { Store::read };
+        if let Some(record) = read(store, place.0, place.1, &prefix)? {
             filling.add(prefix.clone(), record);
         }
         after = Some(prefix);
     }
     loop {
-        let chunk = scan::chunk(store, place, after.as_ref(), (CHUNK_BYTES, Some(range)))?;
+        let chunk = scan::chunk(store, place, after.as_ref(), (CHUNK_BYTES, Some(sound)))?;
         for (key, record) in chunk.rows {
             if filling.is_full() {
                 return Ok(filling.ended());

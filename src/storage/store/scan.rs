@@ -32,7 +32,16 @@ pub(super) fn page(
     chunk(store, place, after, (page_bytes_max, None))
 }
 
-/// The same; fails on a row that is damaged, if it is of the range that may have none.
+/// Where no row may be damaged.
+#[derive(Clone, Copy)]
+pub(super) struct Sound<'r> {
+    /// These keys.
+    pub(super) range: &'r ListRange,
+    /// Whether versions only rise there, so that what a table has is newer than what is damaged.
+    pub(super) rises: bool,
+}
+
+/// The same; fails on a row that is damaged, if it is where none may be.
 ///
 /// # Errors
 /// Those of the engine; [`StoreError::Corrupt`]; [`StoreError::TooManyCorrupt`].
@@ -40,7 +49,7 @@ pub(super) fn chunk(
     store: &Store,
     place: Place,
     after: Option<&Key>,
-    (page_bytes_max, sound): (usize, Option<&ListRange>),
+    (page_bytes_max, sound): (usize, Option<Sound<'_>>),
 ) -> Result<ScanPage, StoreError> {
     if store.is_dropped(place.0) {
         return Ok(ScanPage { done: true, ..ScanPage::default() });
@@ -56,7 +65,13 @@ pub(super) fn chunk(
             merged.add(table.stretch(place, after.as_ref(), rows_max));
         }
         if engine {
-            let (source, damaged) = stored(store, place, after.as_ref(), (rows_max, sound))?;
+            let is_covered =
+                |key: &Key| tables.iter().any(|it| it.get(place.0, place.1, key).is_some());
+            let may_be_damaged = |key: &Key| {
+                sound.is_none_or(|it| !it.range.contains(key) || (it.rises && is_covered(key)))
+            };
+            let (source, damaged) =
+                stored(store, place, (after.as_ref(), rows_max), may_be_damaged)?;
             merged.add(source);
             merged.damaged = damaged;
         }
@@ -110,8 +125,8 @@ const DAMAGED_MAX: usize = 1024;
 fn stored(
     store: &Store,
     (keyspace, partition): Place,
-    after: Option<&Key>,
-    (rows_max, sound): (usize, Option<&ListRange>),
+    (after, rows_max): (Option<&Key>, usize),
+    may_be_damaged: impl Fn(&Key) -> bool,
 ) -> Result<(Source, BTreeSet<Key>), StoreError> {
     let page = match store.engine.scan(keyspace, partition, after, rows_max) {
         Err(EngineError::UnknownKeyspace { .. }) => Page { rows: Vec::new(), done: true },
@@ -124,7 +139,7 @@ fn stored(
             Ok(record) => rows.push((key, record)),
             Err(source) => {
                 let error = store.corrupt(keyspace, &key, source);
-                if sound.is_some_and(|range| range.contains(&key)) {
+                if !may_be_damaged(&key) {
                     return Err(error);
                 }
                 damaged.insert(key);

@@ -222,6 +222,33 @@ fn a_corrupt_row_is_named_skipped_counted_and_overwritten() {
 }
 
 #[test]
+fn where_versions_only_rise_memory_stands_for_what_is_damaged() {
+    let (engine, store) = probed();
+    let (old, same) = (record(5, 1, Some("value")), record(5, 1, Some("value")));
+    publish(&store, 1, &[row("a3", old.clone()), row("b3", old)]);
+    store.freeze();
+    feed_all(&store);
+    let (key, place) = (Key::from("b3"), partition_of("b3"));
+    engine.corrupt(KEYSPACE, place, &key);
+    let everything = ListRange {
+        prefix: Bytes::new(),
+        after: None,
+        rows_max: 10,
+        bytes_max: 1000,
+        keys_only: false,
+    };
+    let read = || store.read_rising(KEYSPACE, place, &key).is_ok();
+    let listed = || store.list_rising(KEYSPACE, place, &everything).is_ok();
+    let missed = || store.scan(KEYSPACE, place, None, 1000).unwrap().missed().cloned();
+    assert_eq!((read(), listed(), missed()), (false, false, Some(key.clone())));
+    publish(&store, 2, &[row("b3", same.clone())]);
+    assert_eq!((read(), listed(), missed()), (true, true, None));
+    assert_eq!(store.read_rising(KEYSPACE, place, &key).unwrap(), Some(same));
+    assert!(store.read(KEYSPACE, place, &key).is_err(), "elsewhere it may be older");
+    assert!(store.list(KEYSPACE, place, &everything).is_err());
+}
+
+#[test]
 fn freezing_never_cuts_a_publish_in_two() {
     const LSNS: u64 = 3000;
     let (engine, store) = probed();

@@ -42,6 +42,8 @@ pub struct Recovery {
     pub tail_cut_bytes: u64,
     /// Segments in use.
     pub segments: usize,
+    /// The number of the oldest one that was found; 0 when there was none.
+    pub first_segment: u64,
     /// Position of the oldest record kept; that of the first one to come if there is none. Rows
     /// below it are in the engine or nowhere.
     pub first_lsn: Lsn,
@@ -184,6 +186,7 @@ impl<'a> Scan<'a> {
             Some(_) => Ok(()),
             None => {
                 self.report.first_lsn = first;
+                self.report.first_segment = image.header.segment;
                 self.next_lsn = Some(first);
                 Ok(())
             }

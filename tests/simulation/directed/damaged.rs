@@ -9,7 +9,7 @@ use coterie::protocol::group::command::Action;
 use coterie::protocol::group::stored::Stored;
 use coterie::protocol::planted::Planted;
 use coterie::protocol::system::placing::Step;
-use coterie::types::{GroupId, Key, KeyspaceId, PartitionId};
+use coterie::types::{GroupId, Key, KeyspaceId, NodeId, PartitionId};
 
 use crate::cluster::{Cluster, Shape};
 use crate::dice::Dice;
@@ -110,8 +110,8 @@ fn is_copied(cluster: &Cluster, machine: usize, partition: PartitionId) -> bool 
 }
 
 /// One of three replicas of a group has a damaged row, and leads: it hands the lead on, and takes
-/// the rows of another. Whether the group takes a write that acts on the row, and the replica gets
-/// it.
+/// the rows of another. Whether the group tells of the row and takes a write that acts on it, and
+/// the replica gets that.
 async fn a_replica_with_a_damaged_row_takes_those_of_another() -> bool {
     let shape = Shape { machines: 3, late: 0, ..SHAPE };
     let (dice, damaged, key) = (Dice::new(1), 1, Key::from("key"));
@@ -126,11 +126,22 @@ async fn a_replica_with_a_damaged_row_takes_those_of_another() -> bool {
     let (place, group) = ((keyspace, partition), GroupId(partition.0));
     let is_stored = || cluster.engine_disk(damaged).holds(place, &key);
     assert!(wait_until(&cluster, STEP_MAX, is_stored).await, "the engine is fed");
+    let to = Some(cluster.node_ids()[&damaged]);
     cluster.crash(damaged, Survival::Everything);
     cluster.engine_disk(damaged).damage(place, &key);
     cluster.start(damaged);
     assert!(wait_until(&cluster, STEP_MAX, || cluster.is_settled()).await, "it is back");
     lead(&cluster, group, damaged).await;
+    // It takes the very row that it had, which its engine still has damaged.
+    let mut tries = 0;
+    while !reads_strong(&cluster, &key).await || leader_at(&cluster, group, damaged).await != to {
+        lead(&cluster, group, damaged).await;
+        tries += 1;
+        if tries == TRIES_MAX {
+            cluster.end();
+            return false;
+        }
+    }
     let held = || held_by(&cluster, damaged, &key, group);
     let new = Some(Bytes::from_static(b"new"));
     let is_over = write_strong(&cluster, &key, "new").await
@@ -144,6 +155,12 @@ fn a_replica_of_a_group_with_a_damaged_row_takes_a_snapshot() {
     tell(Planted::DamagedReplicaStays, a_replica_with_a_damaged_row_takes_those_of_another);
 }
 
+/// Who leads a group, as a machine's node has heard.
+async fn leader_at(cluster: &Cluster, group: GroupId, machine: usize) -> Option<NodeId> {
+    let statuses = groups(cluster.session(machine).expect("it runs")).await;
+    statuses.iter().find(|it| it.group == group).and_then(|it| it.leader)
+}
+
 async fn lead(cluster: &Cluster, group: GroupId, machine: usize) {
     let to = cluster.node_ids()[&machine];
     for _ in 0..TRIES_MAX {
@@ -151,8 +168,7 @@ async fn lead(cluster: &Cluster, group: GroupId, machine: usize) {
             // Whoever does not lead refuses.
             let _refused = node.transfer_leader(group, to).await;
         }
-        let statuses = groups(cluster.session(machine).expect("it runs")).await;
-        if statuses.iter().any(|it| it.group == group && it.leader == Some(to)) {
+        if leader_at(cluster, group, machine).await == Some(to) {
             return;
         }
         cluster.agenda.sleep(Duration::from_secs(1)).await;
@@ -160,15 +176,29 @@ async fn lead(cluster: &Cluster, group: GroupId, machine: usize) {
     panic!("{to} does not come to lead {group}");
 }
 
+/// Whether the keyspace tells of the key; after a second where it does not.
+async fn reads_strong(cluster: &Cluster, key: &Key) -> bool {
+    let node = cluster.session(0).expect("it runs").node;
+    let read = node.get(key.clone(), strong_options()).await;
+    let is_there = read.is_ok_and(|read| read.value == Some(Bytes::from_static(b"old")));
+    if !is_there {
+        cluster.agenda.sleep(Duration::from_secs(1)).await;
+    }
+    is_there
+}
+
+fn strong_options() -> RequestOptions {
+    let (keyspace, timeout) = (Some(strong::KEYSPACE.into()), Some(Duration::from_secs(2)));
+    RequestOptions { keyspace, timeout, ..RequestOptions::default() }
+}
+
 /// Whether the keyspace takes a write in good time.
 async fn write_strong(cluster: &Cluster, key: &Key, value: &'static str) -> bool {
     for _ in 0..TRIES_MAX {
         let action = Action::Put(Bytes::from_static(value.as_bytes()));
         let transaction = Transaction { steps: vec![(key.clone(), action)] };
-        let (keyspace, timeout) = (Some(strong::KEYSPACE.into()), Some(Duration::from_secs(2)));
-        let options = RequestOptions { keyspace, timeout, ..RequestOptions::default() };
         let node = cluster.session(0).expect("it runs").node;
-        if node.transact(transaction, options).await.is_ok() {
+        if node.transact(transaction, strong_options()).await.is_ok() {
             return true;
         }
         cluster.agenda.sleep(Duration::from_secs(1)).await;
