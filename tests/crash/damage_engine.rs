@@ -13,8 +13,8 @@ use crate::ledger::check_none;
 use crate::load::{Load, Shape, Writer, acknowledged, read_back, writers};
 use crate::plan::{Plan, end, pass, stop};
 
-/// The engine's cache is small, so that a running node reads its files too. Rows may be copied fast,
-/// as a node keeps to a small part of that where other tests keep the machine busy.
+/// The engine's cache is small, so that a running node reads its files too. Rows may be copied
+/// fast, as a node keeps to a small part of that where other tests keep the machine busy.
 const ARGUMENTS: [&str; 8] = [
     "--partitions=32",
     "--vnodes=32",

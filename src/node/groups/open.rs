@@ -7,7 +7,7 @@ use crate::node::groups::incoming::{MARK, mark};
 use crate::node::groups::machine::{GroupMachine, SystemMachine};
 use crate::protocol::group::applied::AppliedState;
 use crate::protocol::group::sessions::Session;
-use crate::protocol::raft::entry::{HardState, LogPosition, LogStart, Restored};
+use crate::protocol::raft::entry::{Entry, HardState, LogPosition, LogStart, Payload, Restored};
 use crate::protocol::raft::membership::Membership;
 use crate::protocol::raft::planted::{Planted, planted};
 use crate::protocol::system::SystemState;
@@ -128,20 +128,30 @@ fn open_group(
     }
     let last = entries.last().map_or(start.position.index, |entry| entry.index);
     // Somebody else must have the rows that are damaged here.
-    let start_has_others = start.membership.voters.iter().any(|voter| *voter != replica);
+    let has_others = has_others(replica, [&start.membership, &applied.membership], &entries);
     let mut restored = Restored { hard_state, start, entries, applied: applied.position.index };
     if applied.position.index > last {
         restored.start = start_of(&applied);
         restored.entries.clear();
     }
     let (machine, is_sound) = match load_machine(group, applied.clone(), store) {
-        Err(error) if error.is_damage() && start_has_others => {
+        Err(error) if group != GroupId::SYSTEM && error.is_damage() && has_others => {
             (without_sessions(group, applied, &error), false)
         }
         loaded => (loaded?, true),
     };
     let installing = is_marked(group, store)? || !is_sound;
     Ok(Some(Beginning { id: group, replica, restored, machine, installing }))
+}
+
+/// Whether a group has other voters, by what its log began with, what was applied, or what follows.
+fn has_others(replica: ReplicaId, known: [&Membership; 2], entries: &[Entry]) -> bool {
+    let changed = entries.iter().filter_map(|entry| match &entry.payload {
+        Payload::Membership(membership) => Some(membership),
+        _ => None,
+    });
+    let mut voters = known.into_iter().chain(changed).flat_map(|it| it.voters.iter());
+    voters.any(|voter| *voter != replica)
 }
 
 /// The machine of a replica that waits for a snapshot, as sessions of its own are damaged.
@@ -161,7 +171,7 @@ pub(crate) fn load_machine(
 ) -> Result<GroupMachine, OpenError> {
     if group == GroupId::SYSTEM {
         let record =
-            store.read(KeyspaceId::GROUP, group.partition(), &SystemMachine::state_key())?;
+            store.read_rising(KeyspaceId::GROUP, group.partition(), &SystemMachine::state_key())?;
         let state = SystemMachine::read_state(record.as_ref())
             .map_err(|error| OpenError::Rows { group, detail: error.to_string() })?;
         return Ok(GroupMachine::System(Box::new(SystemMachine::new(state, applied))));
@@ -175,7 +185,7 @@ pub(crate) fn load_machine(
 /// [`OpenError`].
 pub(crate) fn applied(group: GroupId, store: &Store) -> Result<Option<AppliedState>, OpenError> {
     let key = AppliedState::key();
-    let Some(record) = store.read(KeyspaceId::GROUP, group.partition(), &key)? else {
+    let Some(record) = store.read_rising(KeyspaceId::GROUP, group.partition(), &key)? else {
         return Ok(None);
     };
     let row = Row { keyspace: KeyspaceId::GROUP, key, record };
@@ -204,7 +214,9 @@ pub(crate) fn new_group(
         applied: applied.position.index,
     };
     let (machine, is_sound) = match load_machine(group, applied.clone(), store) {
-        Err(error) if error.is_damage() => (without_sessions(group, applied, &error), false),
+        Err(error) if group != GroupId::SYSTEM && error.is_damage() => {
+            (without_sessions(group, applied, &error), false)
+        }
         loaded => (loaded?, true),
     };
     let installing = installing || !is_sound;
@@ -254,7 +266,7 @@ fn nothing_applied(start: &LogStart) -> AppliedState {
 }
 
 fn is_marked(group: GroupId, store: &Store) -> Result<bool, OpenError> {
-    let mark = store.read(KeyspaceId::GROUP, group.partition(), &Key::from(MARK))?;
+    let mark = store.read_rising(KeyspaceId::GROUP, group.partition(), &Key::from(MARK))?;
     Ok(mark.is_some_and(|record| record.value.is_some()))
 }
 

@@ -30,8 +30,10 @@ impl Driver {
         let keyspaces = self.keyspaces_of(group);
         let Some(hosted) = self.host.group(group) else { return };
         let Some(node) = hosted.node_of(to) else { return };
-        if self.outgoing.len() >= OUTGOING_MAX || self.outgoing.contains_key(&(group, to)) {
-            // The core asks again when the replica is heard of next.
+        let is_full = self.outgoing.len() >= OUTGOING_MAX;
+        if is_full || hosted.is_installing() || self.outgoing.contains_key(&(group, to)) {
+            // The core asks again when the replica is heard of next. Rows of no single moment are
+            // nothing to begin with.
             if let Some(hosted) = self.host.group_mut(group) {
                 hosted.raft.snapshot_done(to, None);
             }
