@@ -1,5 +1,7 @@
 //! Raft groups as operators see them, and leaders that are handed on.
 
+use std::collections::BTreeSet;
+
 use coterie::proto::v1;
 use serde_json::Value;
 use tonic::{Code, Status};
@@ -51,6 +53,22 @@ fn agreed_leader(cluster: &Cluster, group: u32) -> usize {
     })
 }
 
+/// The node that leads a partition's group when nobody wants it otherwise.
+fn preferred(cluster: &Cluster, group: u32) -> String {
+    let ids: BTreeSet<String> = cluster.nodes.iter().map(NodeProcess::node_id).collect();
+    ids.into_iter().nth(group as usize % 3).expect("three members")
+}
+
+/// Waits until those groups are led by the nodes that are to lead them.
+fn await_spread(cluster: &Cluster, groups: &[u32]) {
+    wait_until("leaders are spread", PATIENCE, || {
+        let leads = |group: &u32| leader_of(&cluster.nodes[0], *group);
+        let leaders: Vec<String> = groups.iter().map(leads).collect();
+        let wanted: Vec<String> = groups.iter().map(|group| preferred(cluster, *group)).collect();
+        if leaders == wanted { Ok(()) } else { Err((leaders, wanted)) }
+    });
+}
+
 #[test]
 fn every_node_tells_of_its_groups() {
     let cluster = strong_cluster();
@@ -84,6 +102,7 @@ fn every_node_tells_of_its_groups() {
 #[test]
 fn a_leader_hands_on_and_others_say_who_leads() {
     let cluster = strong_cluster();
+    await_spread(&cluster, &[3]);
     for group in [3, SYSTEM] {
         let from = agreed_leader(&cluster, group);
         let to = (from + 1) % 3;
@@ -102,6 +121,18 @@ fn a_leader_hands_on_and_others_say_who_leads() {
     }
     let refused = transfer(&cluster.nodes[0], 70_000, "n1").expect_err("no such group");
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+}
+
+#[test]
+fn a_group_that_is_handed_over_before_leaders_are_spread_stays_where_it_was_put() {
+    let cluster = strong_cluster();
+    let from = agreed_leader(&cluster, 5);
+    let is_third = |n: usize| n != from && cluster.nodes[n].node_id() != preferred(&cluster, 5);
+    let to = &cluster.nodes[(0..3).find(|n| is_third(*n)).expect("a third member")];
+    let (code, _, error) = coterie(to, &["leader", "transfer", "5", &to.spec.name]);
+    assert_eq!(code, 0, "{error}");
+    await_spread(&cluster, &[0, 1, 2, 3, 4, 6, 7]);
+    assert_eq!(leader_of(to, 5), to.node_id());
 }
 
 #[test]

@@ -26,7 +26,8 @@ pub(super) async fn list(
 ///
 /// # Errors
 /// [`RequestError::Invalid`] for a group or node that cannot be; [`RequestError::Rejected`] when
-/// this node does not lead the group, which says who does.
+/// this node does not lead the group, which says who does; [`RequestError::NoLeader`] while it is
+/// being handed to another node.
 pub(super) async fn transfer(
     node: &Node,
     asked: v1::TransferLeaderRequest,

@@ -4,7 +4,7 @@ mod show;
 pub(crate) mod view;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -26,6 +26,10 @@ const LEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a change of leaders is waited for, unless said otherwise.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// When a leader that was told to hand on, and leads still or again, is told once more: it gave up
+/// after an election timeout, or the balance of leaders gave the group back to it.
+const ORDER_AGAIN: Duration = Duration::from_secs(2);
 
 /// `coterie raft status`: asks every member of the cluster.
 ///
@@ -56,13 +60,15 @@ pub(crate) async fn transfer(
     out: Output,
 ) -> Result<(), Failure> {
     let timeout = cluster.timeout().unwrap_or(TRANSFER_TIMEOUT);
-    let handing_on = tokio::time::timeout(timeout, hand_on(cluster, group, &node));
+    let mut orders = Orders::default();
+    let handing_on = tokio::time::timeout(timeout, hand_on(cluster, group, &node, &mut orders));
+    let handed_on = handing_on.await;
     let late = |_| {
         let group = group_name(group);
         let message = format!("{node} does not lead group {group} after {timeout:?}");
-        Failure::new(Exit::Unknown, message)
+        Failure::new(Exit::Unknown, orders.refusal.iter().fold(message, |m, r| m + ": " + r))
     };
-    let leader = handing_on.await.map_err(late)??;
+    let leader = handed_on.map_err(late)??;
     let group = group_name(group);
     match out {
         Output::Json => output::json(&json!({ "group": group, "leader": leader.node_id })),
@@ -70,9 +76,36 @@ pub(crate) async fn transfer(
     }
 }
 
+/// What leaders were told to do.
+#[derive(Default)]
+struct Orders {
+    /// The last that was taken, by whom and when.
+    taken: Option<(Asked, Instant)>,
+    /// Why the last one was put off.
+    refusal: Option<String>,
+}
+
+impl Orders {
+    fn is_due(&self, leader: &Asked, now: Instant) -> bool {
+        let lately = |at: Instant| now.duration_since(at) < ORDER_AGAIN;
+        self.taken.as_ref().is_none_or(|(by, at)| by != leader || !lately(*at))
+    }
+
+    fn note(&mut self, leader: &Asked, refusal: Option<&Status>, now: Instant) {
+        if refusal.is_none() {
+            self.taken = Some((leader.clone(), now));
+        }
+        self.refusal = refusal.map(|status| status.message().to_owned());
+    }
+}
+
 /// Resolves once the node leads.
-async fn hand_on(cluster: &Cluster, group: u32, node: &str) -> Result<Asked, Failure> {
-    let mut asked_before: Option<Asked> = None;
+async fn hand_on(
+    cluster: &Cluster,
+    group: u32,
+    node: &str,
+    orders: &mut Orders,
+) -> Result<Asked, Failure> {
     loop {
         let picture = look(cluster, Some(group)).await?;
         let found = picture.group(group).ok_or_else(|| no_such_group(&picture, group))?;
@@ -80,17 +113,15 @@ async fn hand_on(cluster: &Cluster, group: u32, node: &str) -> Result<Asked, Fai
             Some(leader) if leader.node_id == node || leader.name == node => {
                 return Ok(leader.clone());
             }
-            Some(leader) if asked_before.as_ref() != Some(leader) => {
-                match order(cluster, leader, group, node).await {
-                    Ok(()) => asked_before = Some(leader.clone()),
-                    Err(status) if has_moved(&status, cluster, group, leader).await => {}
-                    Err(status) => {
-                        return Err(Failure::of_request(
-                            &Heard::of(&status),
-                            Effect::Operates,
-                            &leader.address,
-                        ));
-                    }
+            Some(leader) if orders.is_due(leader, Instant::now()) => {
+                let refusal = order(cluster, leader, group, node).await.err();
+                orders.note(leader, refusal.as_ref(), Instant::now());
+                if let Some(status) = refusal
+                    && status.code() != Code::Unavailable
+                    && !has_moved(&status, cluster, group, leader).await
+                {
+                    let (heard, effect) = (Heard::of(&status), Effect::Operates);
+                    return Err(Failure::of_request(&heard, effect, &leader.address));
                 }
             }
             // It hands on, or is about to be elected.
@@ -209,4 +240,33 @@ fn no_such_group(picture: &Picture, group: u32) -> Failure {
         message.push_str(&format!("; {node} was not heard ({reason})"));
     }
     Failure::failed(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(name: &str) -> Asked {
+        Asked { name: name.to_owned(), ..Asked::default() }
+    }
+
+    #[test]
+    fn a_leader_is_told_again_when_it_still_leads_after_a_while_and_another_one_at_once() {
+        let (mut orders, begun) = (Orders::default(), Instant::now());
+        let after = |ms| begun + Duration::from_millis(ms);
+        assert!(orders.is_due(&asked("n1"), begun));
+        orders.note(&asked("n1"), None, begun);
+        assert!(!orders.is_due(&asked("n1"), after(1_999)) && orders.is_due(&asked("n2"), begun));
+        assert!(orders.is_due(&asked("n1"), after(2_000)));
+    }
+
+    #[test]
+    fn a_leader_that_put_it_off_is_told_again_at_once() {
+        let (mut orders, begun) = (Orders::default(), Instant::now());
+        orders.note(&asked("n1"), Some(&Status::unavailable("handing on")), begun);
+        assert!(orders.is_due(&asked("n1"), begun));
+        assert_eq!(orders.refusal.as_deref(), Some("handing on"));
+        orders.note(&asked("n1"), None, begun);
+        assert!(!orders.is_due(&asked("n1"), begun) && orders.refusal.is_none());
+    }
 }

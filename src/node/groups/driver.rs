@@ -321,7 +321,7 @@ impl Driver {
         let on_node = |replica: &&ReplicaId| membership.node(**replica) == Some(to);
         let target = membership.voters.iter().find(on_node).copied();
         let target = target.ok_or(TransferRefusal::NoVoter { to })?;
-        let refused = |reason: String| TransferRefusal::Refused { reason };
+        let refused = |reason: String| TransferRefusal::NotNow { reason };
         group.raft.transfer_leader(target).map_err(|error| refused(error.to_string()))
     }
 }

@@ -120,7 +120,7 @@ impl Gateway {
     pub(crate) async fn transfer(&self, group: GroupId, to: NodeId) -> Result<(), TransferRefusal> {
         let (sender, receiver) = oneshot::channel();
         self.push(Event::Transfer(group, to, sender));
-        let stopping = || TransferRefusal::Refused { reason: "the node is stopping".to_owned() };
+        let stopping = || TransferRefusal::NotNow { reason: "the node is stopping".to_owned() };
         receiver.await.unwrap_or_else(|_| Err(stopping()))
     }
 

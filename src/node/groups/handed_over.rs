@@ -40,7 +40,7 @@ impl Driver {
         let placement = state.as_ref().and_then(|state| state.groups().get(&message.group));
         let Some(placement) = placement else { return };
         let first = in_turn(message.group, placement)
-            .find(|node| *node == self.seams.own || self.is_settled(*node));
+            .find(|node| *node == self.seams.own || self.settled.contains_key(node));
         if first != Some(self.seams.own) {
             self.handed_over.hold(message.group, self.host.now());
         }

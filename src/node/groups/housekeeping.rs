@@ -389,17 +389,20 @@ impl Driver {
         }
     }
 
-    /// The node that should lead.
+    /// The node that should lead, unless it has come up just now: that one is waited for, as the
+    /// group would be handed on twice.
     fn preferred_leader(&self, group: &Group, placement: &Placement) -> Option<NodeId> {
         let own = self.seams.own;
-        in_turn(group.id, placement).find(|node| {
-            let settled = self.is_settled(*node);
+        let mut in_turn = in_turn(group.id, placement);
+        let first = in_turn.find(|node| {
+            let is_up = self.settled.contains_key(node);
             let replica = placement.replica_on(*node);
             let votes = replica.is_some_and(|r| group.raft.log().membership().voters.contains(&r));
             let lacks_rows = replica.is_some_and(|r| self.outgoing.contains_key(&(group.id, r)));
-            let may_lead = settled && !lacks_rows && is_close(group, replica);
+            let may_lead = is_up && !lacks_rows && is_close(group, replica);
             votes && (*node == own || may_lead)
-        })
+        });
+        first.filter(|node| *node == own || self.is_settled(*node))
     }
 }
 

@@ -54,9 +54,9 @@ pub(crate) enum TransferRefusal {
         /// The node that was named.
         to: NodeId,
     },
-    /// The core refused.
+    /// Another transfer is under way, or the node is stopping: it may work later.
     #[error("{reason}")]
-    Refused {
+    NotNow {
         /// Why.
         reason: String,
     },

@@ -40,18 +40,21 @@ pub enum TransferError {
 }
 
 impl Raft {
-    /// Begins to hand leadership over to a voter; to itself, there is nothing to do. Whether it
-    /// worked shows in who leads. From here on, and for the rest of the term, there is no lease.
+    /// Begins to hand leadership over to a voter; to itself, or to whom it is being handed over,
+    /// there is nothing to do. Whether it worked shows in who leads. From here on, and for the rest
+    /// of the term, there is no lease.
     ///
     /// # Errors
-    /// When the replica does not lead, the target is no voter, or a transfer is under way.
+    /// When the replica does not lead, the target is no voter, or a transfer to another one is
+    /// under way.
     pub fn transfer_leader(&mut self, to: ReplicaId) -> Result<(), TransferError> {
         let is_voter = self.log.membership().is_voter(to);
         let State::Leader(leading) = &mut self.state else {
             return Err(TransferError::NotLeader { leader: self.leader });
         };
         if let Some(transfer) = leading.transfer {
-            return Err(TransferError::Transferring { to: transfer.to });
+            let under_way = TransferError::Transferring { to: transfer.to };
+            return if transfer.to == to { Ok(()) } else { Err(under_way) };
         }
         if !is_voter {
             return Err(TransferError::NotVoter { to });

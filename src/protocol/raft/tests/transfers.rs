@@ -34,6 +34,8 @@ fn a_transfer_needs_a_leader_and_a_voter_and_is_one_at_a_time() {
     raft.transfer_leader(id(3)).unwrap();
     let refused = Err(TransferError::Transferring { to: id(3) });
     assert_eq!(raft.transfer_leader(id(2)), refused);
+    assert_eq!(raft.transfer_leader(id(3)), Ok(()));
+    assert_eq!(raft.status().transferring_to, Some(id(3)));
 }
 
 #[test]
