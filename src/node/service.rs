@@ -15,7 +15,6 @@ use crate::node::assembly::{Close, Moves};
 use crate::node::coordinator::Coordinator;
 use crate::node::dispatcher::Dispatcher;
 use crate::node::groups::begin::GroupHandles;
-use crate::node::groups::inbox::TransferRefusal;
 use crate::node::groups::report::GroupStatus;
 use crate::node::groups::system::DECISION_TIMEOUT;
 use crate::node::hinted_handoff::HintedHandoff;
@@ -211,13 +210,7 @@ impl Node {
     /// [`RequestError::NoLeader`] while the group is being handed to yet another node.
     pub async fn transfer_leader(&self, group: GroupId, to: NodeId) -> Result<(), RequestError> {
         let transferred = self.attached()?.groups.gateway.transfer(group, to).await;
-        transferred.map_err(|refusal| {
-            let reason = refusal.to_string();
-            match refusal {
-                TransferRefusal::NotNow { .. } => RequestError::NoLeader { group, reason },
-                _ => RequestError::Rejected { reason },
-            }
-        })
+        transferred.map_err(|refusal| refusal.of_request(group))
     }
 
     /// The member of that id or name.

@@ -4,7 +4,7 @@ mod show;
 pub(crate) mod view;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -27,9 +27,9 @@ const LEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a change of leaders is waited for, unless said otherwise.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// When a leader that was told to hand on, and leads still or again, is told once more: it gave up
-/// after an election timeout, or the balance of leaders gave the group back to it.
-const ORDER_AGAIN: Duration = Duration::from_secs(2);
+/// A leader that was told to hand on, and leads still or again after so many looks, is told once
+/// more: it gave up after an election timeout, or the balance of leaders gave the group back to it.
+const LOOKS_PER_ORDER: u32 = 20;
 
 /// `coterie raft status`: asks every member of the cluster.
 ///
@@ -79,22 +79,24 @@ pub(crate) async fn transfer(
 /// What leaders were told to do.
 #[derive(Default)]
 struct Orders {
-    /// The last that was taken, by whom and when.
-    taken: Option<(Asked, Instant)>,
+    /// The last that was taken: by whom, and for how many looks it is waited for still.
+    taken: Option<(Asked, u32)>,
     /// Why the last one was put off.
     refusal: Option<String>,
 }
 
 impl Orders {
-    fn is_due(&self, leader: &Asked, now: Instant) -> bool {
-        let lately = |at: Instant| now.duration_since(at) < ORDER_AGAIN;
-        self.taken.as_ref().is_none_or(|(by, at)| by != leader || !lately(*at))
+    /// Whether the leader that a look found is to be told.
+    fn is_due(&mut self, leader: &Asked) -> bool {
+        let Some((_, looks)) = self.taken.as_mut().filter(|(by, _)| by == leader) else {
+            return true;
+        };
+        *looks = looks.saturating_sub(1);
+        *looks == 0
     }
 
-    fn note(&mut self, leader: &Asked, refusal: Option<&Status>, now: Instant) {
-        if refusal.is_none() {
-            self.taken = Some((leader.clone(), now));
-        }
+    fn note(&mut self, leader: &Asked, refusal: Option<&Status>) {
+        self.taken = refusal.is_none().then(|| (leader.clone(), LOOKS_PER_ORDER));
         self.refusal = refusal.map(|status| status.message().to_owned());
     }
 }
@@ -113,9 +115,9 @@ async fn hand_on(
             Some(leader) if leader.node_id == node || leader.name == node => {
                 return Ok(leader.clone());
             }
-            Some(leader) if orders.is_due(leader, Instant::now()) => {
+            Some(leader) if orders.is_due(leader) => {
                 let refusal = order(cluster, leader, group, node).await.err();
-                orders.note(leader, refusal.as_ref(), Instant::now());
+                orders.note(leader, refusal.as_ref());
                 if let Some(status) = refusal
                     && status.code() != Code::Unavailable
                     && !has_moved(&status, cluster, group, leader).await
@@ -252,21 +254,24 @@ mod tests {
 
     #[test]
     fn a_leader_is_told_again_when_it_still_leads_after_a_while_and_another_one_at_once() {
-        let (mut orders, begun) = (Orders::default(), Instant::now());
-        let after = |ms| begun + Duration::from_millis(ms);
-        assert!(orders.is_due(&asked("n1"), begun));
-        orders.note(&asked("n1"), None, begun);
-        assert!(!orders.is_due(&asked("n1"), after(1_999)) && orders.is_due(&asked("n2"), begun));
-        assert!(orders.is_due(&asked("n1"), after(2_000)));
+        let mut orders = Orders::default();
+        assert!(orders.is_due(&asked("n1")));
+        orders.note(&asked("n1"), None);
+        assert!(orders.is_due(&asked("n2")));
+        let due = (0..LOOKS_PER_ORDER).map(|_| orders.is_due(&asked("n1")));
+        assert_eq!(due.filter(|due| *due).count(), 1);
+        assert!(orders.is_due(&asked("n1")));
+        orders.note(&asked("n1"), None);
+        assert!(!orders.is_due(&asked("n1")));
     }
 
     #[test]
     fn a_leader_that_put_it_off_is_told_again_at_once() {
-        let (mut orders, begun) = (Orders::default(), Instant::now());
-        orders.note(&asked("n1"), Some(&Status::unavailable("handing on")), begun);
-        assert!(orders.is_due(&asked("n1"), begun));
+        let mut orders = Orders::default();
+        orders.note(&asked("n1"), Some(&Status::unavailable("handing on")));
+        assert!(orders.is_due(&asked("n1")));
         assert_eq!(orders.refusal.as_deref(), Some("handing on"));
-        orders.note(&asked("n1"), None, begun);
-        assert!(!orders.is_due(&asked("n1"), begun) && orders.refusal.is_none());
+        orders.note(&asked("n1"), None);
+        assert!(!orders.is_due(&asked("n1")) && orders.refusal.is_none());
     }
 }

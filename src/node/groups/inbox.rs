@@ -8,6 +8,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::node::groups::fetching::Fetched;
 use crate::node::groups::host::Question;
 use crate::node::groups::report::GroupStatus;
+use crate::node::request::RequestError;
 use crate::protocol::message::{GroupMessage, SnapshotChunk, SnapshotReply};
 use crate::types::{GroupId, NodeId, ReplicaId};
 
@@ -60,6 +61,19 @@ pub(crate) enum TransferRefusal {
         /// Why.
         reason: String,
     },
+}
+
+impl TransferRefusal {
+    /// What whoever asked for it is told.
+    pub(crate) fn of_request(self, group: GroupId) -> RequestError {
+        let reason = self.to_string();
+        match self {
+            TransferRefusal::NotNow { .. } => RequestError::NoLeader { group, reason },
+            TransferRefusal::NotLeader { .. } | TransferRefusal::NoVoter { .. } => {
+                RequestError::Rejected { reason }
+            }
+        }
+    }
 }
 
 fn leader_text(leader: Option<NodeId>) -> String {

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::storage::files::{FileHandle, Files};
+use crate::storage::pieces::WRITE_BYTES_MAX;
 use crate::storage::wal::error::WalError;
 use crate::storage::wal::segment::{FOLDER, PreparedSegment, prepared_path};
 
-/// Bytes of zeros written at once: large enough that calls don't count, small enough to hold.
-const FILL_CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of zeros written at once. The pages that hold them are cached as large as they are
+/// written, and a commit touches a whole one.
+const FILL_CHUNK_BYTES: usize = WRITE_BYTES_MAX;
 
 /// Bytes of a log's very first segment, if others are larger: a new node waits for this one to be
 /// written (25 ms here, against 300 ms for 64 MiB), but for no other.
