@@ -1,5 +1,7 @@
 //! The `coterie` binary.
 
+mod pieces;
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -12,7 +12,6 @@ pub mod hint_log;
 pub mod identity;
 pub mod memory;
 pub mod memtable;
-mod pieces;
 pub mod record_codec;
 pub mod sled;
 pub mod store;

@@ -124,15 +124,27 @@ fn a_leader_hands_on_and_others_say_who_leads() {
 }
 
 #[test]
-fn a_group_that_is_handed_over_before_leaders_are_spread_stays_where_it_was_put() {
-    let cluster = strong_cluster();
-    let from = agreed_leader(&cluster, 5);
-    let is_third = |n: usize| n != from && cluster.nodes[n].node_id() != preferred(&cluster, 5);
-    let to = &cluster.nodes[(0..3).find(|n| is_third(*n)).expect("a third member")];
+fn a_group_that_was_ordered_elsewhere_while_its_first_node_was_down_stays_there() {
+    let mut cluster = strong_cluster();
+    let partitions: Vec<u32> = (0..8).collect();
+    await_spread(&cluster, &partitions);
+    // Those that group 5 prefers, in turn.
+    let position = |id: String| cluster.nodes.iter().position(|node| node.node_id() == id);
+    let [first, second, third] =
+        [5, 6, 7].map(|turn| position(preferred(&cluster, turn)).expect("a member"));
+    let id = cluster.nodes[second].node_id();
+    cluster.nodes[first].kill();
+    wait_until("the second leads", PATIENCE, || {
+        let leaders = [second, third].map(|n| leader_of(&cluster.nodes[n], 5));
+        if leaders.iter().all(|leader| *leader == id) { Ok(()) } else { Err(leaders) }
+    });
+    let to = &cluster.nodes[third];
     let (code, _, error) = coterie(to, &["leader", "transfer", "5", &to.spec.name]);
     assert_eq!(code, 0, "{error}");
+    cluster.nodes[first].start();
+    cluster.nodes[first].wait_ready();
     await_spread(&cluster, &[0, 1, 2, 3, 4, 6, 7]);
-    assert_eq!(leader_of(to, 5), to.node_id());
+    assert_eq!(leader_of(&cluster.nodes[first], 5), cluster.nodes[third].node_id());
 }
 
 #[test]

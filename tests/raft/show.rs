@@ -45,7 +45,7 @@ fn says(body: &Body) -> String {
             if *pre_vote { "pre-" } else { "" },
             if *granted { "granted" } else { "refused" }
         ),
-        Body::TimeoutNow => "timeout-now".to_owned(),
+        Body::TimeoutNow { .. } => "timeout-now".to_owned(),
     }
 }
 

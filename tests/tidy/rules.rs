@@ -39,11 +39,12 @@ const FUNCTION_LINES_MAX: usize = 60;
 const COLUMNS_MAX: usize = 100;
 
 /// Layers and what each may import, itself aside.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("types", &[]),
     ("proto", &[]),
     ("protocol", &["types"]),
     ("config", &["types", "protocol"]),
+    ("pieces", &[]),
     ("telemetry", &["types", "protocol", "config"]),
     ("storage", &["types", "protocol", "config", "telemetry"]),
     ("net", &["types", "protocol", "config", "telemetry", "proto"]),

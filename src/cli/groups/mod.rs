@@ -21,6 +21,10 @@ use crate::proto::v1::admin_client::AdminClient;
 /// How often a group is looked at while its leader changes.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long a member may take to tell of its groups: one that hangs must not keep an answer from
+/// whoever asks all.
+const MEMBER_TIME: Duration = Duration::from_secs(2);
+
 /// How long the first leaders of partitions are waited for, unless said otherwise.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -194,7 +198,11 @@ async fn look(cluster: &Cluster, group: Option<u32>) -> Result<Picture, Failure>
     let status = cluster.ask(Effect::Reads, call).await?.into_inner();
     let names: BTreeMap<String, String> =
         status.members.iter().map(|m| (m.node_id.clone(), m.name.clone())).collect();
-    let said = join_all(status.members.iter().map(|member| ask(cluster, member, group))).await;
+    let asked = status.members.iter().map(async |member| {
+        let late = |_| Err((member.name.clone(), format!("no answer within {MEMBER_TIME:?}")));
+        tokio::time::timeout(MEMBER_TIME, ask(cluster, member, group)).await.unwrap_or_else(late)
+    });
+    let said = join_all(asked).await;
     let (mut answers, mut unreached) = (Vec::new(), Vec::new());
     for outcome in said {
         match outcome {

@@ -34,7 +34,9 @@ pub(super) fn encode(message: GroupMessage, frame: &mut wire::Frame) {
         Body::VoteReply { pre_vote, granted } => {
             wire::group_message::Body::VoteReply(wire::VoteReply { pre_vote, granted })
         }
-        Body::TimeoutNow => wire::group_message::Body::TimeoutNow(wire::TimeoutNow {}),
+        Body::TimeoutNow { ordered } => {
+            wire::group_message::Body::TimeoutNow(wire::TimeoutNow { ordered })
+        }
     };
     frame.group_messages.push(wire::GroupMessage {
         group: encode_group(group),
@@ -61,7 +63,9 @@ pub(super) fn decode(message: wire::GroupMessage) -> Result<Message, ConversionE
         wire::group_message::Body::VoteReply(wire::VoteReply { pre_vote, granted }) => {
             Body::VoteReply { pre_vote, granted }
         }
-        wire::group_message::Body::TimeoutNow(wire::TimeoutNow {}) => Body::TimeoutNow,
+        wire::group_message::Body::TimeoutNow(wire::TimeoutNow { ordered }) => {
+            Body::TimeoutNow { ordered }
+        }
     };
     Ok(envelope.enclose(body))
 }

@@ -28,6 +28,7 @@ use crate::node::tasks::Stop;
 use crate::node::topology::TopologyCell;
 use crate::protocol::message::{Class, ForwardReply, Message, Refusal};
 use crate::protocol::raft::membership::Membership;
+use crate::protocol::raft::{Raft, TransferError};
 use crate::protocol::system::SystemState;
 use crate::storage::store::Store;
 use crate::telemetry::Metrics;
@@ -179,7 +180,7 @@ impl Driver {
             Event::Fetched(fetched) => self.on_fetched(*fetched),
             Event::Transfer(group, to, reply) => {
                 // Whoever asked may have gone.
-                let _gone = reply.send(self.transfer(group, to));
+                let _gone = reply.send(self.transfer(group, to, Raft::transfer_leader_as_ordered));
             }
             Event::Report(reply) => {
                 let _gone = reply.send(self.report());
@@ -310,7 +311,13 @@ impl Driver {
         self.gateway.publish_leader(id, leader, self.seams.own);
     }
 
-    pub(super) fn transfer(&mut self, group: GroupId, to: NodeId) -> Result<(), TransferRefusal> {
+    /// Hands a group on, in one of the core's ways to do so.
+    pub(super) fn transfer(
+        &mut self,
+        group: GroupId,
+        to: NodeId,
+        begin: fn(&mut Raft, ReplicaId) -> Result<(), TransferError>,
+    ) -> Result<(), TransferRefusal> {
         let Some(group) = self.host.group_mut(group) else {
             return Err(TransferRefusal::NotLeader { leader: self.gateway.leader(group) });
         };
@@ -322,7 +329,7 @@ impl Driver {
         let target = membership.voters.iter().find(on_node).copied();
         let target = target.ok_or(TransferRefusal::NoVoter { to })?;
         let refused = |reason: String| TransferRefusal::NotNow { reason };
-        group.raft.transfer_leader(target).map_err(|error| refused(error.to_string()))
+        begin(&mut group.raft, target).map_err(|error| refused(error.to_string()))
     }
 }
 

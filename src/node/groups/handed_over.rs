@@ -1,5 +1,5 @@
-//! Groups that were handed to this node although another is preferred: somebody wanted it so, and
-//! the balance of leaders leaves them here for a while.
+//! Groups that were handed to this node because somebody ordered it: the balance of leaders leaves
+//! them here for a while.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,18 +30,9 @@ impl HandedOver {
 }
 
 impl Driver {
-    /// Notes that a leader hands its group to this node, unless the balance of leaders would have
-    /// done so as well.
+    /// Notes that a leader hands its group to this node because somebody ordered it.
     pub(super) fn note_handed_over(&mut self, message: &GroupMessage) {
-        if !matches!(message.message.body, Body::TimeoutNow) {
-            return;
-        }
-        let state = self.newest_system();
-        let placement = state.as_ref().and_then(|state| state.groups().get(&message.group));
-        let Some(placement) = placement else { return };
-        let first = in_turn(message.group, placement)
-            .find(|node| *node == self.seams.own || self.settled.contains_key(node));
-        if first != Some(self.seams.own) {
+        if message.message.body == (Body::TimeoutNow { ordered: true }) {
             self.handed_over.hold(message.group, self.host.now());
         }
     }

@@ -16,6 +16,7 @@ use crate::node::groups::open;
 use crate::protocol::group::command::{Command, Operation};
 use crate::protocol::message::{Ask, Class, Forward, Message, SnapshotRefusal, SnapshotReply};
 use crate::protocol::planted::{Planted, planted};
+use crate::protocol::raft::Raft;
 use crate::protocol::raft::membership::{Membership, Target};
 use crate::protocol::system::orders::{Move, moves_due};
 use crate::protocol::system::placement::Placement;
@@ -323,7 +324,7 @@ impl Driver {
     }
 
     /// Whether a node has been up for a while.
-    pub(super) fn is_settled(&self, node: NodeId) -> bool {
+    fn is_settled(&self, node: NodeId) -> bool {
         self.settled.get(&node).is_some_and(|rounds| *rounds >= SETTLED_ROUNDS)
     }
 
@@ -351,7 +352,7 @@ impl Driver {
             }
         }
         for (group, node) in moves {
-            if let Err(error) = self.transfer(group, node) {
+            if let Err(error) = self.transfer(group, node, Raft::transfer_leader) {
                 tracing::debug!(%group, %node, %error, "a leader is not handed on");
             }
         }
@@ -384,25 +385,22 @@ impl Driver {
         let Some(drawn) = self.seams.env.random().checked_rem(heirs.len() as u64) else { return };
         let node = heirs[drawn as usize];
         tracing::info!(group = %id, %node, "hands the lead on: rows are missing here");
-        if let Err(error) = self.transfer(id, node) {
+        if let Err(error) = self.transfer(id, node, Raft::transfer_leader) {
             tracing::debug!(group = %id, %node, %error, "a leader is not handed on");
         }
     }
 
-    /// The node that should lead, unless it has come up just now: that one is waited for, as the
-    /// group would be handed on twice.
+    /// The node that should lead.
     fn preferred_leader(&self, group: &Group, placement: &Placement) -> Option<NodeId> {
         let own = self.seams.own;
-        let mut in_turn = in_turn(group.id, placement);
-        let first = in_turn.find(|node| {
-            let is_up = self.settled.contains_key(node);
+        in_turn(group.id, placement).find(|node| {
+            let settled = self.is_settled(*node);
             let replica = placement.replica_on(*node);
             let votes = replica.is_some_and(|r| group.raft.log().membership().voters.contains(&r));
             let lacks_rows = replica.is_some_and(|r| self.outgoing.contains_key(&(group.id, r)));
-            let may_lead = is_up && !lacks_rows && is_close(group, replica);
+            let may_lead = settled && !lacks_rows && is_close(group, replica);
             votes && (*node == own || may_lead)
-        });
-        first.filter(|node| *node == own || self.is_settled(*node))
+        })
     }
 }
 

@@ -46,7 +46,10 @@ pub enum Body {
         granted: bool,
     },
     /// The receiver is to stand for election at once (leader transfer, section 3.10).
-    TimeoutNow,
+    TimeoutNow {
+        /// Whether somebody ordered it; otherwise the leader does so by itself.
+        ordered: bool,
+    },
 }
 
 /// Entries to append behind one that both logs are thought to hold.

@@ -193,7 +193,7 @@ impl Raft {
             Body::Heartbeat(heartbeat) => self.on_heartbeat(from, heartbeat),
             Body::HeartbeatReply { round, last } => self.on_heartbeat_reply(from, round, last),
             Body::VoteReply { pre_vote, granted } => self.on_vote_reply(from, pre_vote, granted),
-            Body::TimeoutNow => self.on_timeout_now(),
+            Body::TimeoutNow { .. } => self.on_timeout_now(),
             Body::Vote(_) => {}
         }
     }

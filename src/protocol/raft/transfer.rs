@@ -12,6 +12,8 @@ use crate::types::ReplicaId;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transfer {
     pub(super) to: ReplicaId,
+    /// Whether somebody ordered it, which the target is told.
+    ordered: bool,
     /// The tick at which the leader serves again.
     pub(super) given_up_at: u64,
 }
@@ -48,20 +50,34 @@ impl Raft {
     /// When the replica does not lead, the target is no voter, or a transfer to another one is
     /// under way.
     pub fn transfer_leader(&mut self, to: ReplicaId) -> Result<(), TransferError> {
+        self.begin_transfer(to, false)
+    }
+
+    /// As [`Raft::transfer_leader`], and the target is told that somebody ordered it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn transfer_leader_as_ordered(&mut self, to: ReplicaId) -> Result<(), TransferError> {
+        self.begin_transfer(to, true)
+    }
+
+    fn begin_transfer(&mut self, to: ReplicaId, ordered: bool) -> Result<(), TransferError> {
         let is_voter = self.log.membership().is_voter(to);
         let State::Leader(leading) = &mut self.state else {
             return Err(TransferError::NotLeader { leader: self.leader });
         };
-        if let Some(transfer) = leading.transfer {
+        if let Some(transfer) = &mut leading.transfer {
+            let is_same = transfer.to == to;
+            transfer.ordered |= ordered && is_same;
             let under_way = TransferError::Transferring { to: transfer.to };
-            return if transfer.to == to { Ok(()) } else { Err(under_way) };
+            return if is_same { Ok(()) } else { Err(under_way) };
         }
         if !is_voter {
             return Err(TransferError::NotVoter { to });
         }
         if to != self.own {
             let given_up_at = self.now + self.options.election_ticks;
-            leading.transfer = Some(Transfer { to, given_up_at });
+            leading.transfer = Some(Transfer { to, ordered, given_up_at });
             leading.lease_void |= !planted(Planted::LeaseAfterTransfer);
             self.hasten_transfer(to);
         }
@@ -71,11 +87,13 @@ impl Raft {
     /// Asks the target of a transfer to stand for election once it holds the whole log.
     pub(super) fn hasten_transfer(&mut self, replica: ReplicaId) {
         let State::Leader(leading) = &self.state else { return };
-        let is_target = leading.transfer.is_some_and(|transfer| transfer.to == replica);
+        let Some(transfer) = leading.transfer.filter(|transfer| transfer.to == replica) else {
+            return;
+        };
         let holds_all = |matched| matched == self.log.last_index();
-        let peer = leading.peers.get(&replica).filter(|_| is_target);
+        let peer = leading.peers.get(&replica);
         if peer.is_some_and(|peer| holds_all(peer.progress.matched())) {
-            self.send(replica, Body::TimeoutNow);
+            self.send(replica, Body::TimeoutNow { ordered: transfer.ordered });
         }
     }
 }

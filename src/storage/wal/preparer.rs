@@ -11,13 +11,12 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::storage::files::{FileHandle, Files};
-use crate::storage::pieces::WRITE_BYTES_MAX;
 use crate::storage::wal::error::WalError;
 use crate::storage::wal::segment::{FOLDER, PreparedSegment, prepared_path};
 
 /// Bytes of zeros written at once. The pages that hold them are cached as large as they are
 /// written, and a commit touches a whole one.
-const FILL_CHUNK_BYTES: usize = WRITE_BYTES_MAX;
+const FILL_CHUNK_BYTES: usize = 128 << 10;
 
 /// Bytes of a log's very first segment, if others are larger: a new node waits for this one to be
 /// written (25 ms here, against 300 ms for 64 MiB), but for no other.

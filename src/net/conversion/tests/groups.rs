@@ -93,7 +93,7 @@ fn body() -> impl Strategy<Value = Body> {
             Body::Vote(Vote { last, pre_vote, transfer })
         }),
         any::<(bool, bool)>().prop_map(|(pre_vote, granted)| Body::VoteReply { pre_vote, granted }),
-        Just(Body::TimeoutNow),
+        any::<bool>().prop_map(|ordered| Body::TimeoutNow { ordered }),
     ]
 }
 

@@ -94,7 +94,7 @@ fn a_leader_of_an_earlier_term_is_told_so_and_not_obeyed() {
         assert_eq!((raft.commit(), raft.leader(), terms(&raft)), (LogIndex(0), None, vec![1]));
     }
     let mut raft = replica(&[1, 5]);
-    for body in [matches(2), Body::TimeoutNow, rejected(1, at(0, 0))] {
+    for body in [matches(2), TIMEOUT_NOW, rejected(1, at(0, 0))] {
         assert!(tell(&mut raft, 2, 4, body).is_empty());
     }
 }

@@ -230,7 +230,7 @@ fn only_voters_stand_for_election() {
         assert!(settle(&mut raft).is_empty());
         // Nor when it is asked to, and it forgets a leader that fell silent.
         tell(&mut raft, 2, 1, heartbeat(1, 0));
-        assert!(tell(&mut raft, 2, 1, Body::TimeoutNow).is_empty());
+        assert!(tell(&mut raft, 2, 1, TIMEOUT_NOW).is_empty());
         raft.tick(raft.deadline());
         assert_eq!((raft.role(), raft.leader()), (Role::Follower, None));
     }

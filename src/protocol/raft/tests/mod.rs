@@ -24,6 +24,7 @@ use crate::types::{LogIndex, NodeId, ReplicaId, Term};
 
 /// Ticks of an election timeout in these tests.
 const ELECTION: u64 = 10;
+const TIMEOUT_NOW: Body = Body::TimeoutNow { ordered: false };
 
 fn options() -> Options {
     Options {

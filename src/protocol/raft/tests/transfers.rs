@@ -15,7 +15,7 @@ fn established() -> Raft {
 }
 
 fn asked(messages: &[Message]) -> Vec<u64> {
-    let asked = messages.iter().filter(|message| message.body == Body::TimeoutNow);
+    let asked = messages.iter().filter(|message| message.body == TIMEOUT_NOW);
     asked.map(|message| message.to.0).collect()
 }
 
@@ -51,6 +51,21 @@ fn the_target_is_asked_once_it_holds_the_whole_log() {
     assert!(asked(&tell(&mut raft, 2, 2, matches(3))).is_empty());
     assert!(asked(&tell(&mut raft, 3, 2, matches(2))).is_empty());
     assert_eq!(asked(&tell(&mut raft, 3, 2, matches(3))), [3]);
+}
+
+#[test]
+fn the_target_is_told_whether_somebody_ordered_it() {
+    let told = |raft: &mut Raft| bodies(&settle(raft)).into_iter().cloned().collect::<Vec<_>>();
+    let mut raft = established();
+    raft.transfer_leader_as_ordered(id(2)).unwrap();
+    assert_eq!(told(&mut raft), [Body::TimeoutNow { ordered: true }]);
+
+    let mut raft = established();
+    raft.transfer_leader(id(3)).unwrap();
+    raft.transfer_leader_as_ordered(id(3)).unwrap();
+    raft.transfer_leader(id(3)).unwrap();
+    let told = tell(&mut raft, 3, 2, matches(2));
+    assert!(told.iter().any(|message| message.body == Body::TimeoutNow { ordered: true }));
 }
 
 #[test]
@@ -91,12 +106,12 @@ fn the_lease_ends_with_the_beginning_of_a_transfer_and_stays_void() {
 fn who_is_asked_stands_at_once_and_says_why() {
     let mut raft = replica(&[1]);
     tell(&mut raft, 2, 1, heartbeat(1, 0));
-    let sent = tell(&mut raft, 2, 1, Body::TimeoutNow);
+    let sent = tell(&mut raft, 2, 1, TIMEOUT_NOW);
     let expected = Body::Vote(Vote { last: at(1, 1), pre_vote: false, transfer: true });
     assert_eq!(bodies(&sent), [&expected, &expected]);
     assert_eq!(raft.term(), Term(2));
     // A repeat of the request is of an earlier term by now.
-    assert!(tell(&mut raft, 2, 1, Body::TimeoutNow).is_empty());
+    assert!(tell(&mut raft, 2, 1, TIMEOUT_NOW).is_empty());
     assert_eq!(raft.term(), Term(2));
 }
 

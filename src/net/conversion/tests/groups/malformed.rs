@@ -38,7 +38,7 @@ fn a_message_of_a_group_is_whole() {
     assert_eq!(body_error(Some(rejected)), "Rejection.hint is missing");
     let beyond = wire::GroupMessage {
         group: 65_536,
-        body: Some(Body::TimeoutNow(wire::TimeoutNow {})),
+        body: Some(Body::TimeoutNow(wire::TimeoutNow::default())),
         ..Default::default()
     };
     let frame = wire::Frame { group_messages: vec![beyond], ..Default::default() };

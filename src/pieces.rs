@@ -5,23 +5,23 @@
 //! with one call whenever a segment of its log is full: eight times 5.3 ms, measured with Linux
 //! 6.18 on a virtual machine of two cores, in which half of it answered nobody. So this module
 //! defines the C library's `pwrite64`, which the standard library calls for every write at an
-//! offset, and writes no more than [`WRITE_BYTES_MAX`] of what is asked for; whoever writes all of
-//! something goes on from there, as always, and the core is free in between.
+//! offset, and writes no more than 128 KiB of what is asked for; whoever writes all of
+//! something goes on from there, as always, and the core is free in between. It holds for the whole
+//! process, and so it is in the binary and not in the library, which others link.
 //!
 //! On other systems nothing is overridden; this is about latency only.
 
-/// Bytes that one call writes at most.
-pub(crate) const WRITE_BYTES_MAX: usize = 128 << 10;
-
-#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-#[allow(unsafe_code, reason = "a C symbol is replaced, and the system is called through C")]
+#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
+#[allow(unsafe_code, reason = "a C symbol is replaced, and another is called")]
 mod linux {
     use libc::{c_int, c_void, off64_t, size_t, ssize_t};
 
-    use super::WRITE_BYTES_MAX;
+    /// Bytes that one call writes at most.
+    pub(super) const WRITE_BYTES_MAX: usize = 128 << 10;
 
-    /// Has the C library's name, signature and meaning, and writes a piece. Sets `errno` as that
-    /// does.
+    /// Has the C library's name, signature and meaning, and writes a piece. It goes on to `pwrite`,
+    /// which is the same function there, and not to the system: whoever stands between a program
+    /// and the C library, as tests of power losses do, is asked as before.
     // SAFETY: no other object of the program defines this symbol; the C library's own definition
     // is in a shared library and yields to it, and has the same signature.
     #[unsafe(no_mangle)]
@@ -31,20 +31,18 @@ mod linux {
         count: size_t,
         offset: off64_t,
     ) -> ssize_t {
-        let count = count.min(WRITE_BYTES_MAX);
         // SAFETY: the call takes any arguments and answers EFAULT or EBADF to wrong ones; it reads
         // no more of the caller's bytes than the caller has.
-        let written = unsafe { libc::syscall(libc::SYS_pwrite64, file, bytes, count, offset) };
-        written as ssize_t
+        unsafe { libc::pwrite(file, bytes, count.min(WRITE_BYTES_MAX), offset) }
     }
 }
 
-#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+#[cfg(all(test, target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 mod tests {
     use std::io;
     use std::os::unix::fs::FileExt;
 
-    use super::*;
+    use super::linux::WRITE_BYTES_MAX;
 
     #[test]
     fn a_large_write_is_cut_and_whoever_writes_all_goes_on() {
