@@ -138,6 +138,9 @@ fn a_group_that_was_ordered_elsewhere_while_its_first_node_was_down_stays_there(
         let leaders = [second, third].map(|n| leader_of(&cluster.nodes[n], 5));
         if leaders.iter().all(|leader| *leader == id) { Ok(()) } else { Err(leaders) }
     });
+    for viewer in [second, third] {
+        cluster.wait_state(viewer, first, "down");
+    }
     // There and back: what only the order keeps there is where it would lie without the first.
     for to in [third, second] {
         let name = &cluster.nodes[to].spec.name;
